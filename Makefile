@@ -1,0 +1,176 @@
+# smartvpn: `make run` shows a tunnel, `make test` proves it. The only place that lists compiler flags.
+#
+#   deps build run test lint bench asan tsan fuzz install clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+PYTHON  ?= /usr/bin/python3
+BUILD   ?= build
+VENV    := .venv
+
+VERSION := 0.1.0
+SOVERSION := 0
+ARCH    := $(shell uname -m)
+
+PKGS    := libsodium libuv libwebsockets openssl libcurl
+LIBS    := -lb2 -lpthread
+ifeq ($(ARCH),x86_64)
+CPPFLAGS += -DSV_HAVE_IPSEC_MB
+LIBS     += -lIPSec_MB
+endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wno-sign-conversion
+ifdef WERROR
+WARNINGS += -Werror
+endif
+HARDEN   := -fvisibility=hidden -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+CPPFLAGS += -D_GNU_SOURCE -DSV_VERSION='"$(VERSION)"' -Icsrc -Icsrc/include
+CFLAGS   ?= -O3 -g
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) -fPIC $(WARNINGS) $(HARDEN) $(CPPFLAGS) $(PKG_CFLAGS)
+ALL_LDFLAGS = $(LDFLAGS) -Wl,-z,relro,-z,now
+ALL_LIBS = $(PKG_LIBS) $(LIBS)
+
+SOURCES := $(wildcard csrc/*/*.c)
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c) tests/c/sim.c)
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+STATIC  := $(BUILD)/libsmartvpn.a
+SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
+
+.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches asan tsan fuzz install clean
+
+all: build
+
+# ---- what a bare machine lacks ----
+
+APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-dev libwebsockets-dev libssl-dev \
+             libcurl4-openssl-dev libb2-dev iproute2 nftables iputils-ping iperf3
+ifeq ($(ARCH),x86_64)
+APT_BUILD += libipsec-mb-dev
+endif
+APT_TEST  := clang llvm clang-format codespell nginx-light wireguard-tools openssl
+APT_BENCH := openvpn
+
+deps: deps-test
+
+deps-build:
+	@tools/apt-install $(APT_BUILD)
+	@$(MAKE) --no-print-directory $(VENV)/.stamp
+
+deps-test: deps-build
+	@tools/apt-install $(APT_TEST)
+
+deps-bench: deps-test
+	@tools/apt-install $(APT_BENCH)
+
+$(VENV)/.stamp: pyproject.toml
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check "setuptools>=69" wheel \
+	    $$($(PYTHON) tools/requirements.py pyproject.toml)
+	@touch $@
+
+# ---- build ----
+
+build: deps-build
+	@$(MAKE) --no-print-directory lib extension
+
+lib: $(STATIC) $(SHARED)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(STATIC): $(OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(SHARED): $(OBJECTS)
+	$(CC) -shared -Wl,-soname,libsmartvpn.so.$(SOVERSION) $(ALL_LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+.PHONY: extension
+extension: $(STATIC)
+	@SMARTVPN_LIBS="$(ALL_LIBS)" $(VENV)/bin/python -P smartvpn/_cffi_build.py
+
+-include $(OBJECTS:.o=.d)
+
+# ---- C tests ----
+
+$(BUILD)/vectors/.stamp: tests/vectors/to_c.py $(wildcard tests/vectors/*.json)
+	@mkdir -p $(@D)
+	$(PYTHON) tests/vectors/to_c.py $(@D)
+	@touch $@
+
+$(BUILD)/tests/%: tests/c/%.c $(STATIC) $(BUILD)/vectors/.stamp $(wildcard tests/c/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -I. -I$(BUILD)/vectors $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+
+tests: $(TESTS)
+
+c-test: $(TESTS)
+	@set -e; for test in $(TESTS); do $$test; done
+
+asan:
+	@$(MAKE) --no-print-directory c-test BUILD=build/asan \
+	    CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+tsan:
+	@$(MAKE) --no-print-directory c-test BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread"
+
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+fuzz:
+	@mkdir -p build/fuzz
+	@set -e; for f in $(FUZZERS); do \
+	    clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -I. tests/fuzz/$$f.c \
+	        $(filter-out csrc/engine/% csrc/transport/%,$(SOURCES)) -o build/fuzz/$$f $(ALL_LIBS); \
+	    mkdir -p build/fuzz/corpus/$$f; \
+	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
+	        $$(test -d tests/fuzz/corpus/$$f && echo tests/fuzz/corpus/$$f); \
+	done
+
+# ---- run, test, lint, bench ----
+
+run: build
+	@$(VENV)/bin/python examples/demo.py
+
+test: deps-test build
+	@$(MAKE) --no-print-directory tests
+	@$(VENV)/bin/python -m pytest tests
+
+lint: deps-test $(VENV)/.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict smartvpn
+	codespell -q 3 -L keypair,keypairs csrc smartvpn tests/*.py tests/c tests/netns docs README.md examples bench
+
+benches: $(BENCHES)
+
+$(BUILD)/bench/%: bench/%.c $(STATIC)
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+
+bench: deps-bench build
+	@$(MAKE) --no-print-directory benches
+	@$(VENV)/bin/python bench/run.py
+
+# ---- install ----
+
+install: lib
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/smartvpn
+	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf libsmartvpn.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so.$(SOVERSION)
+	ln -sf libsmartvpn.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so
+	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' -e 's|@PKGS@|$(PKGS)|' \
+	    smartvpn.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/smartvpn.pc
+
+clean:
+	rm -rf build dist *.egg-info smartvpn/_core*.so
+
+.PHONY: print-libs
+print-libs:
+	@echo $(ALL_LIBS)

@@ -1,0 +1,101 @@
+/* Nanoseconds per packet of each ChaCha20-Poly1305 implementation, sealing and opening: aead_bench [rounds].
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "crypto/aead.h"
+#include "crypto/keys.h"
+
+enum { LONGEST = 61000, IMPLS = 3, ROUND_BYTES = 400000, MAX_BATCH = 500, DEFAULT_ROUNDS = 41 };
+
+static const size_t sizes[] = {64, 1420, LONGEST};
+static uint8_t plain[LONGEST], sealed[LONGEST + SV_AEAD_TAG];
+static const uint8_t key[SV_AEAD_KEY] = {1};
+
+struct result {
+    double seal, open;
+};
+
+static double per_packet(uint64_t start, size_t count)
+{
+    return (double)(sv_clock_now() - start) / (double)count;
+}
+
+/* Every packet has its own nonce, as on a link; opening repeats the last one, for only that opens. */
+static struct result measure(const struct sv_aead_impl *impl, size_t len)
+{
+    size_t count = ROUND_BYTES / len;
+    count = count > MAX_BATCH ? MAX_BATCH : count;
+    uint8_t nonce[SV_AEAD_NONCE], ad[5] = {0x10};
+    struct result result;
+    uint64_t start = sv_clock_now();
+    for (size_t i = 0; i < count; i++) {
+        sv_aead_nonce(nonce, i);
+        impl->seal(key, nonce, ad, sizeof ad, sealed, plain, len);
+    }
+    result.seal = per_packet(start, count);
+    start = sv_clock_now();
+    for (size_t i = 0; i < count; i++) {
+        if (impl->open(key, nonce, ad, sizeof ad, plain, sealed, len) != 0) {
+            fprintf(stderr, "%s does not open what it sealed\n", impl->name);
+            exit(1);
+        }
+    }
+    result.open = per_packet(start, count);
+    return result;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count)
+{
+    qsort(values, count, sizeof *values, ascending);
+    return values[count / 2];
+}
+
+/* The implementations take turns, so that a slow moment of the machine falls on all of them. */
+static void bench_size(size_t len, size_t rounds, double *seals, double *opens)
+{
+    for (size_t r = 0; r < rounds; r++) {
+        for (size_t i = 0; sv_aead_all[i]; i++) {
+            struct result result = measure(sv_aead_all[i], len);
+            seals[i * rounds + r] = result.seal;
+            opens[i * rounds + r] = result.open;
+        }
+    }
+    for (size_t i = 0; sv_aead_all[i]; i++) {
+        double seal = median(seals + i * rounds, rounds), open = median(opens + i * rounds, rounds);
+        printf("%-12s %8zu %10.0f %10.0f %12.2f\n", sv_aead_all[i]->name, len, seal, open,
+               8 * (double)len / (seal > open ? seal : open));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    long asked = argc > 1 ? strtol(argv[1], NULL, 10) : DEFAULT_ROUNDS;
+    if (asked < 1 || asked > 100000 || sv_crypto_init() != 0) {
+        fprintf(stderr, "usage: aead_bench [rounds]\n");
+        return 2;
+    }
+    size_t rounds = (size_t)asked;
+    double *values = calloc(2 * IMPLS * rounds, sizeof *values);
+    uint64_t start = sv_clock_now();
+    if (!values || sv_aead_init() != 0) {
+        fprintf(stderr, "aead_bench: no implementation works here\n");
+        free(values);
+        return 1;
+    }
+    printf("chosen at start: %s, in %.1f ms\n", sv_aead->name,
+           (double)(sv_clock_now() - start) / SV_NS_PER_MS);
+    printf("%-12s %8s %10s %10s %12s\n", "", "bytes", "seal ns", "open ns", "Gbit/s");
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        bench_size(sizes[i], rounds, values, values + IMPLS * rounds);
+    }
+    free(values);
+    return 0;
+}

@@ -1,0 +1,21 @@
+#include "base/clock.h"
+
+#include <time.h>
+
+static uint64_t read_clock(clockid_t id)
+{
+    struct timespec t;
+
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * SV_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+uint64_t sv_clock_now(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t sv_clock_wall(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}

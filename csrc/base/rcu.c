@@ -1,0 +1,121 @@
+#include "base/rcu.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/error.h"
+
+struct sv_rcu_deferred {
+    struct sv_rcu_deferred *next;
+    uint64_t due;               /* epoch that every online reader must have seen */
+    void (*free_fn)(void *);
+    void *object;
+};
+
+int sv_rcu_init(struct sv_rcu *rcu, size_t readers)
+{
+    *rcu = (struct sv_rcu){ .epoch = 1, .last = &rcu->first };
+    if (readers > SV_RCU_MAX_READERS) {
+        return SV_E_INVALID;
+    }
+    rcu->reader_count = readers;
+    return 0;
+}
+
+/* Taken out of the list before it is freed: free_fn may defer more. */
+static void free_oldest(struct sv_rcu *rcu)
+{
+    struct sv_rcu_deferred *deferred = rcu->first;
+
+    rcu->first = deferred->next;
+    if (!rcu->first) {
+        rcu->last = &rcu->first;
+    }
+    deferred->free_fn(deferred->object);
+    free(deferred);
+}
+
+void sv_rcu_clear(struct sv_rcu *rcu)
+{
+    while (rcu->first) {
+        free_oldest(rcu);
+    }
+}
+
+/* Either the second look at the epoch sees the writer's step, and with it all that was taken out before; or
+ * the writer, which steps first and looks at `seen` then, sees this reader and waits for it. Both pairs of
+ * accesses need the one order that only seq_cst gives. */
+void sv_rcu_online(struct sv_rcu *rcu, size_t reader)
+{
+    atomic_uint_fast64_t *seen = &rcu->readers[reader].seen;
+    uint64_t epoch = atomic_load(&rcu->epoch);
+
+    while (atomic_load_explicit(seen, memory_order_relaxed) != epoch) {
+        atomic_store(seen, epoch);
+        epoch = atomic_load(&rcu->epoch);
+    }
+}
+
+void sv_rcu_offline(struct sv_rcu *rcu, size_t reader)
+{
+    atomic_store_explicit(&rcu->readers[reader].seen, 0, memory_order_release);
+}
+
+/* The epoch that makes everything taken out so far unreachable once it was seen. */
+static uint64_t next_epoch(struct sv_rcu *rcu)
+{
+    return atomic_fetch_add(&rcu->epoch, 1) + 1;
+}
+
+static uint64_t oldest_seen(struct sv_rcu *rcu)
+{
+    uint64_t oldest = UINT64_MAX;
+
+    for (size_t i = 0; i < rcu->reader_count; i++) {
+        uint64_t seen = atomic_load(&rcu->readers[i].seen);
+
+        if (seen && seen < oldest) {
+            oldest = seen;
+        }
+    }
+    return oldest;
+}
+
+void sv_rcu_wait(struct sv_rcu *rcu)
+{
+    const struct timespec pause = { .tv_nsec = 50 * 1000 };
+    uint64_t due = next_epoch(rcu);
+
+    while (oldest_seen(rcu) < due) {
+        nanosleep(&pause, NULL);
+    }
+}
+
+void sv_rcu_defer(struct sv_rcu *rcu, void (*free_fn)(void *), void *object)
+{
+    struct sv_rcu_deferred *deferred = malloc(sizeof *deferred);
+
+    if (!deferred) {
+        sv_rcu_wait(rcu);
+        free_fn(object);
+        return;
+    }
+    *deferred = (struct sv_rcu_deferred){ .due = next_epoch(rcu), .free_fn = free_fn, .object = object };
+    *rcu->last = deferred;
+    rcu->last = &deferred->next;
+}
+
+size_t sv_rcu_reclaim(struct sv_rcu *rcu)
+{
+    uint64_t oldest = oldest_seen(rcu);
+    size_t waiting = 0;
+
+    while (rcu->first && rcu->first->due <= oldest) {
+        free_oldest(rcu);
+    }
+    for (const struct sv_rcu_deferred *d = rcu->first; d; d = d->next) {
+        waiting++;
+    }
+    return waiting;
+}

@@ -1,0 +1,261 @@
+/* The engine's own picture: one core shared by all workers, a worker per thread, connections on workers, clients and seats in the hub.
+ *
+ *     sv_engine ─┬─ workers[] ── conns (a link with its session), TUN queue, rings, deadlines
+ *                ├─ hub: clients by key and id, seats by session id, live connections by address      (server)
+ *                └─ dialer: the one connection of a client, its retries and resumes                  (client)
+ *
+ * Changes to the hub are serialised by one lock that the packet path never takes. What readers may still see is freed after a grace period.
+ */
+#ifndef SV_ENGINE_CORE_H
+#define SV_ENGINE_CORE_H
+
+#include <pthread.h>
+#include <smartvpn/engine.h>
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/map.h"
+#include "base/rcu.h"
+#include "base/ring.h"
+#include "io/loop.h"
+#include "io/tun.h"
+#include "packet/gro.h"
+#include "policy/classify.h"
+#include "policy/policy.h"
+#include "policy/pool.h"
+#include "policy/queue.h"
+#include "proto/session.h"
+#include "transport/websocket.h"
+
+enum {
+    SV_MAX_WORKERS = 32,
+    SV_DEFAULT_MTU = 1420,
+    SV_EVENT_CAPACITY = 8192,
+    SV_TUN_BATCH = 64,              /* packets read from a TUN queue before other fds have their turn */
+    SV_HALF_OPEN_MAX = 1024,        /* links per worker that are not live yet */
+    SV_TX_FILL = 16 * 1024,         /* bytes of frames that are sent without waiting for the turn's end: one TLS record */
+};
+
+struct sv_engine;
+struct sv_worker;
+struct sv_hub;
+struct sv_dialer;
+struct sv_client;
+struct sv_seat;
+
+/* Written by one thread, read by any. */
+typedef _Atomic uint64_t sv_counter;
+
+static inline void sv_count(sv_counter *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline void sv_set(sv_counter *counter, uint64_t value)
+{
+    atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static inline uint64_t sv_counted(const sv_counter *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Of one connection, or of what a worker could give to none. */
+struct sv_traffic {
+    sv_counter bytes_in, bytes_out;         /* IP bytes from and to the peer */
+    sv_counter packets_in, packets_out;
+    sv_counter drops[SV_VERDICT_COUNT];     /* packets, by cause */
+    sv_counter bytes_dropped;
+    sv_counter keepalives_in, keepalives_out;
+    sv_counter too_big_sent;
+};
+
+/* What other threads may ask of the session, refreshed when its connection is flushed. */
+struct sv_published {
+    sv_counter last_received, last_keepalive;       /* ns of the monotonic clock */
+    sv_counter srtt_ns, jitter_ns, min_rtt_ns, max_rtt_ns, loss_ppm;
+    sv_counter timeouts, health, interval_secs, measured;
+};
+
+/* A link with its session: lives on one worker. Other workers read only `worker` and, under the hub's lock, `seat`. */
+struct sv_conn {
+    struct sv_worker *worker;
+    struct sv_link *link;               /* NULL once the transport has closed it */
+    struct sv_session session;
+    struct sv_frame_reader reader;
+    struct sv_buf *tx;                  /* sealed frames that wait for the turn's end, or NULL */
+    struct sv_queue *queue;             /* packets that wait for the link or the limiter; NULL until first needed */
+    struct sv_queue *up_queue;          /* packets from the peer that wait for the limiter; NULL until first needed */
+    struct sv_deadline deadline;        /* in the worker's heap: the soonest of the session's and the limiter's */
+    struct sv_conn *next_dirty;         /* in the worker's list of conns with something to flush */
+    struct sv_conn *prev, *next;        /* in the worker's list of all */
+    bool dirty, closing;
+    bool half_open;                     /* hub: not live yet, counted in the worker's half_open */
+    bool bad_handshake;                 /* counted already */
+    bool super_tcp, super_udp;          /* super-packets the peer can take */
+    uint16_t mtu;                       /* of the tunnel */
+    uint8_t session_id[16];             /* of this handshake */
+    uint64_t drain_at;                  /* ns: when the limiter lets the next packet go; SV_NEVER */
+    uint8_t addr4[16], addr6[16];       /* the client's inner addresses, the zero address when absent */
+    uint8_t gateway4[16], gateway6[16]; /* who answers into the TUN for packets that are too big */
+    uint8_t remote[16];                 /* copies of the link's, for other threads */
+    uint16_t remote_port;
+    uint8_t transport;
+    struct sv_client *client;           /* hub: whose it is, once admitted to message 2; NULL in a client */
+    struct sv_seat *seat;               /* hub: once live */
+    uint32_t address_index;             /* hub: proposed in message 2 */
+    bool resumed;
+    uint8_t ended_code;                 /* the Disconnect code that ended it */
+    bool ended_by_disconnect;           /* no resume after it */
+    struct sv_traffic traffic;
+    struct sv_published published;
+    uint64_t published_at, published_beats;
+};
+
+/* What other threads ask of a worker. */
+struct sv_order {
+    enum sv_order_type { SV_ORDER_STOP, SV_ORDER_DISCONNECT } type;
+    uint8_t session_id[16];
+    uint8_t code;
+};
+
+struct sv_worker {
+    struct sv_engine *engine;
+    size_t index;
+    pthread_t thread;
+    bool started;
+    struct sv_loop loop;
+    struct sv_buf_pool pool;
+    struct sv_buf *rx;                  /* the TUN is read into this one; NULL only when memory is short */
+    struct sv_heap deadlines;
+    struct sv_timer *timer;
+    uint64_t timer_at;
+    struct sv_watch *tun_watch, *packet_watch, *order_watch;
+    int tun_queue;
+    struct sv_ring packets;             /* chains of sv_buf from other workers' TUN queues */
+    struct sv_ring orders;              /* struct sv_order, malloc'ed */
+    struct sv_buf *strays[SV_MAX_WORKERS], **strays_last[SV_MAX_WORKERS];  /* for other workers, pushed at the turn's end */
+    struct sv_gro *gro;
+    struct sv_classifier *classifier;
+    struct sv_ws_server *ws;
+    struct sv_conn *conns, *dirty;
+    pthread_mutex_t conns_lock;         /* changes of the list conns, against readers of statistics */
+    atomic_size_t half_open;
+    atomic_size_t live_conns;
+    bool stopping;
+    uint64_t stop_at;
+    struct sv_settings settings;        /* scratch for message 2, too large for the stack */
+    struct sv_traffic traffic;          /* drops without a connection, and sums of closed ones */
+};
+
+struct sv_engine {
+    bool server;
+    size_t worker_count;
+    struct sv_worker *workers;
+    struct sv_tun tun;
+    struct sv_rcu rcu;
+    struct sv_ring events;
+    atomic_uint_fast64_t events_lost;
+    uint8_t private_key[32], public_key[32];
+    uint64_t opened_at;
+    uint8_t secret[16];                 /* keys hashes */
+    struct sv_hub *hub;
+    struct sv_dialer *dialer;
+};
+
+/* ---- events.c ---- */
+int sv_events_init(struct sv_engine *engine);
+void sv_events_clear(struct sv_engine *engine);
+/* Copies *event into the ring; a full ring counts it as lost. Any thread. */
+void sv_event_put(struct sv_engine *engine, const sv_event *event);
+
+/* ---- worker.c ---- */
+int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index);
+int sv_worker_start(struct sv_worker *worker);
+/* Any thread; false when memory is short. */
+bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id, uint8_t code);
+/* After the thread has ended. */
+void sv_worker_close(struct sv_worker *worker);
+void sv_worker_join(struct sv_worker *worker);
+void sv_worker_mark_dirty(struct sv_conn *conn);
+/* Makes sure that the worker looks at the connection at `at` (ns) or before. */
+void sv_worker_wake_at(struct sv_conn *conn, uint64_t at);
+
+/* ---- conn.c ---- */
+/* A connection on the link; its session is made by the caller afterwards. NULL when memory is short. */
+struct sv_conn *sv_conn_new(struct sv_worker *worker, struct sv_link *link);
+/* Sends what waits: the session's frames, then sealed packets, then queued ones. */
+void sv_conn_flush(struct sv_conn *conn);
+/* Ends it: with a Disconnect (which is flushed), or silently. */
+void sv_conn_disconnect(struct sv_conn *conn, unsigned code);
+void sv_conn_abort(struct sv_conn *conn);
+/* Ends it after the peer's Disconnect. */
+void sv_conn_end(struct sv_conn *conn);
+void sv_conn_on_deadline(struct sv_conn *conn);
+void sv_conn_publish(struct sv_conn *conn);
+/* For connections; and for a listener, whose links become connections when they open. */
+extern const struct sv_link_sink sv_conn_sink, sv_accept_sink;
+
+/* ---- outbound.c ---- */
+/* The packet on the way to its connection, on whatever worker that lives; *slot as in sv_outbound_packet. */
+void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip);
+/* A buffer that may be queued: *slot itself (then *slot is NULL), or a small copy. NULL when memory is short. */
+struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot);
+/* *queue, made when it is not there, with limits that fit the limiter (NULL: none). NULL when memory is short. */
+struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter);
+void sv_outbound_tun_ready(struct sv_worker *worker);
+/* A packet in buf (kind, segment_size set) for the peer of conn, from the TUN or from another client; *ip is its parse. Takes the packet out of
+ * *slot when it keeps the buffer (then *slot is NULL or another buffer). */
+void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip);
+/* Makes sure that n bytes fit behind conn->tx, sending what is there when they would not. false: no memory. */
+bool sv_outbound_room(struct sv_conn *conn, size_t n);
+/* Sends the sealed bytes that wait. */
+void sv_outbound_send(struct sv_conn *conn);
+/* Seals as many queued packets as the link and the limiter take. */
+void sv_outbound_drain(struct sv_conn *conn);
+void sv_outbound_strays(struct sv_worker *worker);
+void sv_outbound_push_strays(struct sv_worker *worker);
+
+/* ---- inbound.c ---- */
+/* Where merged packets go: the worker's TUN queue. */
+void sv_inbound_write_tun(void *worker, const struct sv_vnet *vnet, struct iovec *iov, size_t count);
+/* Frames from the link. */
+void sv_inbound_bytes(struct sv_conn *conn, uint8_t *bytes, size_t len);
+void sv_inbound_drain(struct sv_conn *conn);
+
+/* ---- stats.c ---- */
+void sv_quality_fill(sv_quality_info *info, const struct sv_published *published);
+
+/* ---- hub_session.c: what the hub decides about sessions; each takes the hub's lock itself ---- */
+bool sv_hub_admit_source(void *worker, const uint8_t remote[16]);
+/* The first frame of a connection: may its handshake be computed at all? */
+bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len);
+void sv_hub_on_hello(struct sv_conn *conn);
+/* false: the session was refused (a Disconnect waits). */
+bool sv_hub_on_live(struct sv_conn *conn);
+/* What came ends the connection without an answer: counts and logs it. */
+void sv_hub_on_fatal(struct sv_conn *conn);
+void sv_hub_on_closed(struct sv_conn *conn);
+/* Frees the object after a grace period. */
+void sv_hub_free_later(struct sv_engine *engine, void *object);
+void sv_hub_execute(struct sv_worker *worker, const struct sv_order *order);
+
+/* The same, on the packet path: no lock. */
+struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);
+struct sv_limiter *sv_hub_limiter(const struct sv_client *client);
+enum sv_verdict sv_hub_check_destination(const struct sv_conn *conn, const struct sv_ip *ip);
+
+/* ---- dialer.c: the client's side ---- */
+void sv_dialer_on_open(struct sv_conn *conn);
+void sv_dialer_on_settings(struct sv_conn *conn, bool first);
+void sv_dialer_on_suspect(struct sv_conn *conn);
+void sv_dialer_on_disconnect(struct sv_conn *conn, unsigned code, const char *text);
+void sv_dialer_on_closed(struct sv_conn *conn, int error, const char *text);
+/* Quality for people, when the connection is the active one. */
+void sv_dialer_publish(struct sv_conn *conn);
+struct sv_conn *sv_dialer_active(struct sv_engine *engine);
+
+#endif

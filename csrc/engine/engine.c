@@ -1,0 +1,273 @@
+/* Opening and closing: what is shared first, then the workers, and all of it back in reverse. */
+#include <smartvpn/engine.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "crypto/aead.h"
+#include "crypto/keys.h"
+#include "engine/dialer.h"
+#include "engine/hub.h"
+#include "io/socket.h"
+
+static size_t worker_count(const sv_server_config *config)
+{
+    long cores = config->workers ? config->workers : sysconf(_SC_NPROCESSORS_ONLN);
+
+    return cores < 1 ? 1 : cores > SV_MAX_WORKERS ? SV_MAX_WORKERS : (size_t)cores;
+}
+
+/* Everything a server and a client have in common. */
+static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name, const uint8_t private_key[32])
+{
+    int error = sv_crypto_init();
+
+    if (!error) {
+        error = sv_aead_init();
+    }
+    if (error) {
+        return error;
+    }
+    sv_random(engine->secret, sizeof engine->secret);
+    memcpy(engine->private_key, private_key, 32);
+    sv_x25519_public(engine->public_key, private_key);
+    engine->opened_at = sv_clock_now();
+    error = sv_rcu_init(&engine->rcu, workers);
+    if (!error) {
+        error = sv_events_init(engine);
+    }
+    if (!error) {
+        error = sv_tun_open(&engine->tun, tun_name ? tun_name : "svpn%d", workers);
+    }
+    return error;
+}
+
+static int open_workers(struct sv_engine *engine, size_t count)
+{
+    engine->workers = aligned_alloc(64, count * sizeof *engine->workers);
+    if (!engine->workers) {
+        return SV_E_NOMEM;
+    }
+    memset(engine->workers, 0, count * sizeof *engine->workers);
+    engine->worker_count = count;
+    for (size_t i = 0; i < count; i++) {
+        int error = sv_worker_open(&engine->workers[i], engine, i);
+
+        if (error) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+static int start_workers(struct sv_engine *engine)
+{
+    int error = 0;
+
+    for (size_t i = 0; i < engine->worker_count && !error; i++) {
+        error = sv_worker_start(&engine->workers[i]);
+    }
+    return error;
+}
+
+/* The first listener may be given port 0: the others then take the port it got. */
+static int listen_all(struct sv_engine *engine, const sv_server_config *config)
+{
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+    char text[SV_ADDR_TEXT_SIZE];
+    uint8_t ip[16];
+    uint16_t port;
+    int error = sv_sockaddr_parse(&addr, &addr_len, config->listen_addr);
+
+    if (error) {
+        return sv_fail(error, "listenAddr: '%.64s' is not host:port", config->listen_addr);
+    }
+    sv_sockaddr_split(&addr, ip, &port);
+    for (size_t i = 0; i < engine->worker_count && !error; i++) {
+        struct sv_worker *worker = &engine->workers[i];
+        struct sv_ws_server_config ws = {
+            .listen_addr = sv_sockaddr_format(text, sizeof text, ip, port),
+            .tls_cert = config->tls_cert,
+            .tls_key = config->tls_key,
+            .trusted_proxies = engine->hub->proxies,
+            .trusted_count = engine->hub->proxy_count,
+            .reuse_port = engine->worker_count > 1,
+            .admit = sv_hub_admit_source,
+            .sink = &sv_accept_sink,
+            .owner = worker,
+        };
+
+        error = sv_ws_server_open(&worker->ws, &worker->loop, &ws);
+        port = error ? port : sv_ws_server_port(worker->ws);
+    }
+    return error;
+}
+
+static int open_server(struct sv_engine *engine, const sv_server_config *config)
+{
+    size_t workers = worker_count(config);
+    int error = open_core(engine, workers, config->tun_name, config->private_key);
+
+    if (!error) {
+        error = sv_hub_new(&engine->hub, engine, config);
+    }
+    if (!error) {
+        error = open_workers(engine, workers);
+    }
+    if (!error) {
+        error = sv_tun_up(&engine->tun, config->mtu ? config->mtu : SV_DEFAULT_MTU);
+    }
+    if (!error) {
+        error = listen_all(engine, config);
+    }
+    if (!error) {
+        error = sv_hub_start_control(engine->hub);
+    }
+    return error ? error : start_workers(engine);
+}
+
+int sv_server_open(sv_engine **out, const sv_server_config *config)
+{
+    struct sv_engine *engine = aligned_alloc(64, sizeof *engine);
+    int error;
+
+    *out = NULL;
+    if (!engine) {
+        return SV_E_NOMEM;
+    }
+    memset(engine, 0, sizeof *engine);
+    engine->server = true;
+    error = open_server(engine, config);
+    if (error) {
+        sv_engine_close(engine);
+        return error;
+    }
+    *out = engine;
+    return 0;
+}
+
+static int open_client(struct sv_engine *engine, const sv_client_config *config)
+{
+    int error = open_core(engine, 1, config->tun_name, config->private_key);
+
+    if (!error) {
+        error = open_workers(engine, 1);
+    }
+    if (!error) {
+        error = sv_dialer_new(&engine->dialer, &engine->workers[0], config);
+    }
+    if (!error) {
+        error = sv_tun_up(&engine->tun, config->mtu ? config->mtu : SV_DEFAULT_MTU);
+    }
+    if (!error) {
+        sv_dialer_begin(engine->dialer);
+        error = start_workers(engine);
+    }
+    return error;
+}
+
+int sv_client_open(sv_engine **out, const sv_client_config *config)
+{
+    struct sv_engine *engine = aligned_alloc(64, sizeof *engine);
+    int error;
+
+    *out = NULL;
+    if (!engine) {
+        return SV_E_NOMEM;
+    }
+    memset(engine, 0, sizeof *engine);
+    error = open_client(engine, config);
+    if (error) {
+        sv_engine_close(engine);
+        return error;
+    }
+    *out = engine;
+    return 0;
+}
+
+static void stop_workers(struct sv_engine *engine)
+{
+    for (size_t i = 0; i < engine->worker_count; i++) {
+        if (engine->workers[i].started) {
+            while (!sv_worker_order(&engine->workers[i], SV_ORDER_STOP, NULL, 0)) {
+                usleep(1000);
+            }
+        }
+    }
+    for (size_t i = 0; i < engine->worker_count; i++) {
+        sv_worker_join(&engine->workers[i]);
+    }
+}
+
+static void close_workers(struct sv_engine *engine)
+{
+    for (size_t i = 0; i < engine->worker_count; i++) {
+        sv_worker_close(&engine->workers[i]);
+    }
+    for (size_t i = 0; i < engine->worker_count; i++) {
+        sv_buf_pool_clear(&engine->workers[i].pool);
+    }
+    free(engine->workers);
+}
+
+void sv_engine_close(sv_engine *engine)
+{
+    if (!engine) {
+        return;
+    }
+    stop_workers(engine);
+    if (engine->hub) {
+        sv_hub_stop_control(engine->hub);
+    }
+    close_workers(engine);
+    sv_dialer_free(engine->dialer);
+    sv_rcu_clear(&engine->rcu);
+    sv_hub_free(engine->hub);
+    sv_tun_close(&engine->tun);
+    sv_events_clear(engine);
+    sv_wipe(engine, sizeof *engine);
+    free(engine);
+}
+
+const char *sv_engine_tun_name(const sv_engine *engine)
+{
+    return engine->tun.name;
+}
+
+uint16_t sv_engine_port(const sv_engine *engine)
+{
+    return engine->server ? sv_ws_server_port(engine->workers[0].ws) : 0;
+}
+
+const char *sv_engine_aead(void)
+{
+    return sv_aead_init() ? "" : sv_aead_name();
+}
+
+void sv_engine_set_log(void (*fn)(void *ctx, int level, const char *line), void *ctx, int most_verbose)
+{
+    sv_log_set(fn, ctx, (enum sv_log_level)most_verbose);
+}
+
+int sv_keypair_generate(uint8_t private_key[SV_KEY_SIZE], uint8_t public_key[SV_KEY_SIZE])
+{
+    int error = sv_crypto_init();
+
+    if (!error) {
+        sv_x25519_generate(private_key, public_key);
+    }
+    return error;
+}
+
+int sv_keypair_public(uint8_t public_key[SV_KEY_SIZE], const uint8_t private_key[SV_KEY_SIZE])
+{
+    int error = sv_crypto_init();
+
+    if (!error) {
+        sv_x25519_public(public_key, private_key);
+    }
+    return error;
+}

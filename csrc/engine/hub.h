@@ -1,0 +1,91 @@
+/* The hub: who may come in, which sessions exist, whose an address is.
+ *
+ *     client   an entry: key, address, rules. Found by key and by id.
+ *     seat     a session as the hub sees it: survives its connection for the resume lifetime. Found by session id.
+ *     route    inner address → live connection, read by every worker without a lock.
+ *
+ * Everything here changes under hub->lock; the packet path reads routes, policies and limiters only.
+ */
+#ifndef SV_ENGINE_HUB_H
+#define SV_ENGINE_HUB_H
+
+#include <pthread.h>
+
+#include "engine/admission.h"
+#include "engine/core.h"
+
+enum { SV_HUB_SPARE_SEATS = 4 };     /* sessions without a link that one client may leave behind, besides those it may have live */
+
+struct sv_client {
+    char id[SV_CLIENT_ID_SIZE];
+    uint8_t id_hash[32];                        /* its place in clients_by_id */
+    uint8_t key[32];
+    uint32_t address_index;                     /* its own address */
+    bool disabled, removed;
+    bool limit_overridden;                      /* set at run time, holds until an entry with another limit comes */
+    int64_t expires_at;                         /* seconds since 1970; 0: never */
+    uint64_t entry_rate, entry_burst;           /* as the entry had them */
+    uint32_t max_sessions;
+    size_t live, conns;                         /* live sessions; connections that point here */
+    struct sv_policy *_Atomic policy;           /* never NULL */
+    struct sv_limiter *_Atomic limiter;         /* NULL: unlimited */
+    struct sv_seat *seats;                      /* newest first */
+    struct sv_deadline expiry;                  /* in hub->expiries, wall clock ns */
+};
+
+struct sv_seat {
+    uint8_t session_id[16];
+    uint8_t instance[16];
+    struct sv_client *client;
+    struct sv_conn *conn;                       /* NULL while it waits to be resumed */
+    uint32_t address_index;
+    bool holds_address;                         /* the index is taken in the pool for this seat, not the client's own */
+    uint64_t started_wall;                      /* ns since 1970 */
+    struct sv_deadline gone;                    /* in hub->deadlines while it waits */
+    struct sv_seat *prev, *next;                /* of the client */
+    char software[SV_SOFTWARE_MAX + 1];         /* printable */
+};
+
+struct sv_hub {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;                     /* wakes the control thread */
+    pthread_t control;
+    bool control_started, control_stopping;
+    struct sv_engine *engine;
+    struct sv_map clients_by_key, clients_by_id, seats_by_id;
+    struct sv_map routes;                       /* inner address → struct sv_conn *; read without the lock */
+    struct sv_pool *pool;
+    struct sv_heap deadlines, expiries;
+    struct sv_admission admission;
+    struct sv_settings settings;                /* what is the same for all clients */
+    struct sv_prefix *proxies;
+    size_t proxy_count;
+    uint8_t gateway4[16], gateway6[16];
+    bool has6, deny_host_access;
+    uint8_t subnet4_bits, subnet6_bits;
+    uint64_t default_rate, default_burst;
+    uint64_t resume_lifetime;                   /* ns */
+    sv_counter sessions_total, handshakes, bad_handshakes;
+    atomic_size_t active;
+};
+
+int sv_hub_new(struct sv_hub **hub, struct sv_engine *engine, const sv_server_config *config);
+int sv_hub_start_control(struct sv_hub *hub);
+void sv_hub_stop_control(struct sv_hub *hub);
+/* After all workers have ended. */
+void sv_hub_free(struct sv_hub *hub);
+
+/* All below: under the lock. */
+
+struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id);
+
+/* Takes the seat away and its address back; the route as well, if it still leads to this seat's connection. */
+void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
+/* Tells the worker to end the seat's connection; a seat without one is freed. */
+void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
+/* The client, when its connections are gone as well. */
+void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client);
+/* May the client have a session from this source now? 0 or a Disconnect code. */
+unsigned sv_client_refusal(const struct sv_client *client, const uint8_t source[16], int64_t wall_secs);
+
+#endif

@@ -1,0 +1,453 @@
+/* io/tun → packet/gso → packet/ip → policy (bucket, classify, queue) → proto seal → transport. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "engine/core.h"
+#include "packet/checksum.h"
+#include "packet/gso.h"
+#include "packet/icmp.h"
+
+enum {
+    QUEUE_HIGH = 256 * 1024,        /* bytes a link's lanes hold when nothing limits the client */
+    QUEUE_BULK = 1024 * 1024,
+    QUEUE_LEAST = 6000,             /* a few packets, however low the limit */
+    LIMITED_PER_SEC = 20,           /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
+    SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
+    SEGMENT_MIN = 256,
+    SEGMENTS_MAX = 128,
+};
+
+static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
+{
+    sv_count(&traffic->drops[verdict], 1);
+    sv_count(&traffic->bytes_dropped, bytes);
+}
+
+static size_t segments_of(const struct sv_buf *buf, const struct sv_ip *ip)
+{
+    return buf->kind ? sv_gso_segments(sv_buf_len(buf), ip, buf->kind, buf->segment_size) : 1;
+}
+
+/* ---- sealed bytes ---- */
+
+void sv_outbound_send(struct sv_conn *conn)
+{
+    struct sv_buf *tx = conn->tx;
+
+    if (!tx) {
+        return;
+    }
+    conn->tx = NULL;
+    if (conn->link && sv_buf_len(tx)) {
+        conn->link->ops->send(conn->link, tx->data, sv_buf_len(tx));
+    }
+    sv_buf_put(tx);
+}
+
+bool sv_outbound_room(struct sv_conn *conn, size_t n)
+{
+    if (conn->tx && sv_buf_tailroom(conn->tx) < n) {
+        sv_outbound_send(conn);
+    }
+    if (!conn->tx) {
+        conn->tx = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
+    }
+    return conn->tx != NULL;
+}
+
+/* A frame too long to share a message is sealed where it lies and sent from there. */
+static bool seal_in_place(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
+{
+    uint8_t *plain = buf->data;
+    uint8_t *frame = plain - SV_FRAME_HEADER;
+    size_t n;
+
+    sv_outbound_send(conn);
+    n = sv_session_seal(&conn->session, conn->worker->loop.now, type, frame, plain, sv_buf_len(buf));
+    return n && conn->link->ops->send(conn->link, frame, n) == 0;
+}
+
+static bool seal_behind(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
+{
+    size_t n;
+
+    if (!sv_outbound_room(conn, sv_buf_len(buf) + SV_FRAME_OVERHEAD)) {
+        return false;
+    }
+    n = sv_session_seal(&conn->session, conn->worker->loop.now, type, conn->tx->end, buf->data, sv_buf_len(buf));
+    conn->tx->end += n;
+    if (sv_buf_len(conn->tx) >= SV_TX_FILL || !(conn->session.peer_capabilities & SV_CAP_BATCH)) {
+        sv_outbound_send(conn);
+    } else {
+        sv_worker_mark_dirty(conn);
+    }
+    return n != 0;
+}
+
+/* The packet's bytes are used up afterwards; the buffer stays the caller's. */
+static void transmit(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
+{
+    size_t len = sv_buf_len(buf);
+    uint8_t type = SV_FRAME_IP_PACKET;
+    bool sent;
+
+    if (buf->kind) {
+        uint8_t *prefix = sv_buf_push(buf, SV_FRAME_SUPER_PREFIX);
+
+        prefix[0] = buf->kind;
+        sv_store16be(prefix + 1, buf->segment_size);
+        type = SV_FRAME_IP_SUPER_PACKET;
+    }
+    sent = len >= SV_TX_FILL ? seal_in_place(conn, buf, type) : seal_behind(conn, buf, type);
+    if (sent) {
+        sv_count(&conn->traffic.packets_out, segments);
+        sv_count(&conn->traffic.bytes_out, len);
+    }
+}
+
+/* ---- queueing ---- */
+
+static struct sv_limiter *limiter_of(const struct sv_conn *conn)
+{
+    return conn->client ? sv_hub_limiter(conn->client) : NULL;
+}
+
+static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
+{
+    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC) : SIZE_MAX;
+
+    if (limited < QUEUE_LEAST) {
+        limited = QUEUE_LEAST;
+    }
+    queue->lanes[SV_CLASS_HIGH].limit = limited < QUEUE_HIGH ? limited : QUEUE_HIGH;
+    queue->lanes[SV_CLASS_NORMAL].limit = limited < QUEUE_BULK ? limited : QUEUE_BULK;
+    queue->lanes[SV_CLASS_LOW].limit = queue->lanes[SV_CLASS_NORMAL].limit;
+}
+
+struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter)
+{
+    if (!*queue) {
+        const size_t limits[SV_CLASS_COUNT] = { QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK };
+
+        *queue = malloc(sizeof **queue);
+        if (*queue) {
+            sv_queue_init(*queue, limits);
+        }
+    }
+    if (*queue) {
+        set_limits(*queue, limiter);
+    }
+    return *queue;
+}
+
+struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
+{
+    struct sv_buf *buf = *slot, *copy;
+
+    if (sv_buf_len(buf) > SV_BUF_SMALL) {
+        *slot = NULL;
+        return buf;
+    }
+    copy = sv_buf_get(&worker->pool, SV_BUF_SMALL);
+    if (copy) {
+        memcpy(copy->data, buf->data, sv_buf_len(buf));
+        copy->end = copy->data + sv_buf_len(buf);
+        copy->kind = buf->kind;
+        copy->segment_size = buf->segment_size;
+    }
+    return copy;
+}
+
+static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
+                    const struct sv_limiter *limiter)
+{
+    enum sv_verdict full = limiter && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
+    struct sv_queue *queue = sv_queue_make(&conn->queue, limiter);
+    size_t len = sv_buf_len(*slot);
+    struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
+
+    if (!buf) {
+        drop(&conn->traffic, full, len);
+        return;
+    }
+    buf->tag = flow;
+    if (sv_queue_push(queue, conn->worker->loop.now, buf, klass)) {
+        drop(&conn->traffic, full, len);
+    }
+}
+
+static bool must_wait(const struct sv_conn *conn)
+{
+    return conn->link->blocked || (conn->queue && sv_queue_packets(conn->queue)) || !sv_session_can_send(&conn->session);
+}
+
+static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
+{
+    bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
+
+    return taken && buf->segment_size >= SEGMENT_MIN && segments <= SEGMENTS_MAX && sv_buf_len(buf) <= SUPER_PLAIN_MAX;
+}
+
+static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow, size_t segments)
+{
+    struct sv_limiter *limiter = limiter_of(conn);
+    size_t len = sv_buf_len(*slot);
+
+    if (must_wait(conn) || (limiter && !sv_bucket_take(&limiter->down, conn->worker->loop.now, (uint32_t)len))) {
+        enqueue(conn, slot, klass, flow, limiter);
+        sv_worker_mark_dirty(conn);
+    } else {
+        transmit(conn, *slot, segments);
+    }
+}
+
+static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip *ip, enum sv_class klass, uint32_t flow)
+{
+    struct sv_gso it;
+    struct sv_buf *segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
+    size_t n;
+
+    if (!segment || sv_gso_init(&it, super->data, sv_buf_len(super), ip, super->kind, super->segment_size)) {
+        drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(super));
+        sv_buf_put(segment);
+        return;
+    }
+    while (segment && (n = sv_gso_next(&it, segment->data))) {
+        segment->end = segment->data + n;
+        forward(conn, &segment, klass, flow, 1);
+        if (!segment) {
+            segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
+        } else {
+            sv_buf_reset(segment);
+        }
+    }
+    sv_buf_put(segment);
+}
+
+/* ---- one packet ---- */
+
+static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
+{
+    uint8_t answer[SV_ICMP_MAX];
+    struct sv_vnet plain = { 0 };
+    struct iovec iov[2];
+    size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6, conn->mtu);
+
+    drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
+    if (n) {
+        iov[1] = (struct iovec){ .iov_base = answer, .iov_len = n };
+        if (sv_tun_write(conn->worker->tun_queue, &plain, iov, 2) == 0) {
+            sv_count(&conn->traffic.too_big_sent, 1);
+        }
+    }
+}
+
+/* Fragments may be made of IPv4 without DF, by whoever carries it on; everything else must fit. */
+static bool too_big(const struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
+{
+    size_t unit = buf->kind ? sv_gso_unit(buf->data, ip, buf->kind, buf->segment_size) : sv_buf_len(buf);
+
+    return unit > conn->mtu && (ip->version == 6 || ip->df);
+}
+
+void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip)
+{
+    struct sv_buf *buf = *slot;
+    size_t segments = segments_of(buf, ip);
+    struct sv_limiter *limiter = limiter_of(conn);
+    enum sv_class klass;
+    uint32_t flow;
+
+    if (!conn->link || conn->closing) {
+        drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+        return;
+    }
+    if (too_big(conn, buf, ip)) {
+        answer_too_big(conn, buf, ip);
+        return;
+    }
+    klass = sv_classify(conn->worker->classifier, conn->worker->loop.now, ip, &flow);
+    if (buf->kind && (!super_fits(conn, buf, segments) || (limiter && limiter->bytes_per_sec))) {
+        split(conn, buf, ip, klass, flow);
+    } else {
+        forward(conn, slot, klass, flow, segments);
+    }
+}
+
+static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
+{
+    struct sv_ip ip;
+    size_t segments = 1;
+
+    if (buf->kind && sv_ip_parse(&ip, buf->data, sv_buf_len(buf)) == 0) {
+        segments = segments_of(buf, &ip);
+    }
+    transmit(conn, buf, segments);
+}
+
+void sv_outbound_drain(struct sv_conn *conn)
+{
+    uint64_t now = conn->worker->loop.now;
+    struct sv_limiter *limiter = limiter_of(conn);
+    struct sv_buf *buf;
+    uint64_t expired;
+
+    if (!conn->queue || !sv_session_can_send(&conn->session)) {
+        return;
+    }
+    expired = conn->queue->lanes[SV_CLASS_HIGH].drops;
+    while (!conn->closing && !conn->link->blocked && (buf = sv_queue_peek(conn->queue, now))) {
+        uint32_t len = (uint32_t)sv_buf_len(buf);
+
+        if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
+            conn->drain_at = sv_bucket_when(&limiter->down, now, len);
+            sv_worker_wake_at(conn, conn->drain_at);
+            break;
+        }
+        sv_queue_pop(conn->queue, now);
+        drain_one(conn, buf);
+        sv_buf_put(buf);
+    }
+    sv_count(&conn->traffic.drops[SV_DROP_HIGH], conn->queue->lanes[SV_CLASS_HIGH].drops - expired);
+}
+
+/* ---- from the TUN ---- */
+
+static void stray(struct sv_worker *worker, size_t target, struct sv_buf **slot)
+{
+    struct sv_buf *buf = sv_outbound_keep(worker, slot);
+
+    if (!buf) {
+        sv_count(&worker->traffic.drops[SV_DROP_NORMAL], 1);
+        return;
+    }
+    buf->next = NULL;
+    *worker->strays_last[target] = buf;
+    worker->strays_last[target] = &buf->next;
+}
+
+/* To the connection that the packet's destination belongs to, on whatever worker it lives. */
+void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip)
+{
+    struct sv_conn *conn = worker->engine->server ? sv_hub_route(worker->engine, ip->dst) : sv_dialer_active(worker->engine);
+
+    if (!conn) {
+        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(*slot));
+    } else if (conn->worker != worker) {
+        stray(worker, conn->worker->index, slot);
+    } else {
+        sv_outbound_packet(conn, slot, ip);
+    }
+}
+
+static void tun_packet(struct sv_worker *worker, const struct sv_vnet *vnet)
+{
+    struct sv_buf *buf = worker->rx;
+    struct sv_ip ip;
+
+    if (sv_vnet_classify(vnet, buf->data, sv_buf_len(buf), &buf->kind, &buf->segment_size) ||
+        sv_ip_parse(&ip, buf->data, sv_buf_len(buf))) {
+        drop(&worker->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
+        return;
+    }
+    if (!buf->kind && (vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) {
+        sv_checksum_complete(buf->data, sv_buf_len(buf), vnet->csum_start, vnet->csum_offset);
+    }
+    sv_outbound_route(worker, &worker->rx, &ip);
+}
+
+void sv_outbound_tun_ready(struct sv_worker *worker)
+{
+    struct sv_vnet vnet;
+    size_t len;
+
+    for (int i = 0; i < SV_TUN_BATCH; i++) {
+        if (!worker->rx) {
+            worker->rx = sv_buf_get(&worker->pool, SV_BUF_LARGE);
+            if (!worker->rx) {
+                return;
+            }
+        }
+        sv_buf_reset(worker->rx);
+        if (sv_tun_read(worker->tun_queue, &vnet, worker->rx->data, SV_FRAME_MAX_PAYLOAD, &len)) {
+            return;
+        }
+        worker->rx->end = worker->rx->data + len;
+        tun_packet(worker, &vnet);
+    }
+}
+
+/* ---- between workers ---- */
+
+void sv_outbound_push_strays(struct sv_worker *worker)
+{
+    for (size_t i = 0; i < worker->engine->worker_count; i++) {
+        struct sv_buf *buf = worker->strays[i], *next;
+
+        if (!buf) {
+            continue;
+        }
+        worker->strays[i] = NULL;
+        worker->strays_last[i] = &worker->strays[i];
+        if (sv_ring_push(&worker->engine->workers[i].packets, buf)) {
+            continue;
+        }
+        for (; buf; buf = next) {
+            next = buf->next;
+            drop(&worker->traffic, SV_DROP_NORMAL, sv_buf_len(buf));
+            sv_buf_put(buf);
+        }
+    }
+}
+
+/* A stray is not sent on a second time: its connection may have moved meanwhile, and chasing it could go on for ever. */
+static void stray_arrived(struct sv_worker *worker, struct sv_buf **slot)
+{
+    struct sv_buf *buf = *slot;
+    struct sv_conn *conn;
+    struct sv_ip ip;
+
+    if (sv_ip_parse(&ip, buf->data, sv_buf_len(buf))) {
+        return;
+    }
+    conn = sv_hub_route(worker->engine, ip.dst);
+    if (!conn || conn->worker != worker) {
+        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+        return;
+    }
+    sv_outbound_packet(conn, slot, &ip);
+}
+
+/* Buffers of another worker's pool are copied when they must wait here, so that each queue holds buffers of its own worker only. */
+static struct sv_buf *adopt(struct sv_worker *worker, struct sv_buf *foreign)
+{
+    struct sv_buf *own = sv_buf_get(&worker->pool, sv_buf_len(foreign) > SV_BUF_SMALL ? SV_BUF_LARGE : SV_BUF_SMALL);
+
+    if (own) {
+        memcpy(own->data, foreign->data, sv_buf_len(foreign));
+        own->end = own->data + sv_buf_len(foreign);
+        own->kind = foreign->kind;
+        own->segment_size = foreign->segment_size;
+    }
+    sv_buf_put_remote(foreign);
+    return own;
+}
+
+void sv_outbound_strays(struct sv_worker *worker)
+{
+    struct sv_buf *chain;
+
+    while ((chain = sv_ring_pop(&worker->packets))) {
+        while (chain) {
+            struct sv_buf *foreign = chain, *own;
+
+            chain = chain->next;
+            own = adopt(worker, foreign);
+            if (own) {
+                stray_arrived(worker, &own);
+            }
+            sv_buf_put(own);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+/* A thread with its loop, its TUN queue, its links and its deadlines; a packet is carried from read to write without a queue between. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "crypto/keys.h"
+#include "engine/dialer.h"
+
+enum {
+    POOL_SMALL = 65536,         /* buffers: 128 MB at the very most, all but a few never made */
+    POOL_LARGE = 4096,          /* 256 MB at the very most */
+    RING_PACKETS = 1024,
+    RING_ORDERS = 16384,
+    CLASSIFIER_FLOWS = 16384,
+    STOP_WAIT_MS = 1200,        /* for Disconnects to go out and peers to close */
+};
+
+static void run_orders(struct sv_worker *worker);
+
+static void on_wake(void *ctx)
+{
+    struct sv_worker *worker = ctx;
+
+    sv_rcu_online(&worker->engine->rcu, worker->index);
+    sv_buf_pool_collect(&worker->pool);
+}
+
+static void flush_dirty(struct sv_worker *worker)
+{
+    while (worker->dirty) {
+        struct sv_conn *conn = worker->dirty;
+
+        worker->dirty = conn->next_dirty;
+        conn->dirty = false;
+        sv_conn_flush(conn);
+    }
+}
+
+static void arm_timer(struct sv_worker *worker)
+{
+    uint64_t at = sv_heap_next(&worker->deadlines);
+
+    if (worker->stopping && worker->stop_at < at) {
+        at = worker->stop_at;
+    }
+    if (at != worker->timer_at) {
+        worker->timer_at = at;
+        sv_timer_set(worker->timer, at);
+    }
+}
+
+/* The turn's end: everything that was collected in the turn goes out, then the loop may wait. */
+static void on_sleep(void *ctx)
+{
+    struct sv_worker *worker = ctx;
+
+    do {
+        sv_outbound_strays(worker);
+        run_orders(worker);
+        sv_outbound_push_strays(worker);
+        flush_dirty(worker);
+    } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->orders) || worker->dirty);
+    arm_timer(worker);
+    sv_rcu_offline(&worker->engine->rcu, worker->index);
+}
+
+static void on_tun(void *ctx, int events)
+{
+    (void)events;
+    sv_outbound_tun_ready(ctx);
+}
+
+static void on_packets(void *ctx, int events)
+{
+    struct sv_worker *worker = ctx;
+
+    (void)events;
+    sv_ring_wake(&worker->packets);
+    sv_outbound_strays(worker);
+}
+
+static void on_orders(void *ctx, int events)
+{
+    struct sv_worker *worker = ctx;
+
+    (void)events;
+    sv_ring_wake(&worker->orders);
+    run_orders(worker);
+}
+
+static void stop_if_idle(struct sv_worker *worker)
+{
+    if (worker->stopping && (!worker->conns || worker->loop.now >= worker->stop_at)) {
+        sv_loop_stop(&worker->loop);
+    }
+}
+
+static void on_timer(void *ctx)
+{
+    struct sv_worker *worker = ctx;
+    struct sv_deadline *due;
+
+    worker->timer_at = SV_NEVER;
+    while ((due = sv_heap_pop(&worker->deadlines, worker->loop.now))) {
+        sv_conn_on_deadline(SV_CONTAINER_OF(due, struct sv_conn, deadline));
+    }
+    stop_if_idle(worker);
+}
+
+void sv_worker_wake_at(struct sv_conn *conn, uint64_t at)
+{
+    struct sv_deadline *deadline = &conn->deadline;
+
+    /* A later deadline is left to the earlier one, which looks again when it fires: packets move deadlines all the time. */
+    if (at != SV_NEVER && (!deadline->place || at < deadline->at)) {
+        if (sv_heap_set(&conn->worker->deadlines, deadline, at)) {
+            sv_conn_abort(conn);
+        }
+    }
+}
+
+void sv_worker_mark_dirty(struct sv_conn *conn)
+{
+    if (!conn->dirty) {
+        conn->dirty = true;
+        conn->next_dirty = conn->worker->dirty;
+        conn->worker->dirty = conn;
+    }
+}
+
+static void begin_stop(struct sv_worker *worker)
+{
+    unsigned code = worker->engine->server ? SV_DISCONNECT_SHUTTING_DOWN : SV_DISCONNECT_NORMAL;
+    struct sv_conn *conn, *next;
+
+    if (worker->stopping) {
+        return;
+    }
+    worker->stopping = true;
+    worker->stop_at = worker->loop.now + STOP_WAIT_MS * SV_NS_PER_MS;
+    if (worker->ws) {
+        sv_ws_server_stop_accepting(worker->ws);
+    }
+    if (worker->engine->dialer) {
+        sv_dialer_stop(worker->engine->dialer);
+    }
+    sv_watch_set(worker->tun_watch, 0);
+    for (conn = worker->conns; conn; conn = next) {
+        next = conn->next;
+        sv_conn_disconnect(conn, code);
+    }
+    stop_if_idle(worker);
+}
+
+static void run_orders(struct sv_worker *worker)
+{
+    struct sv_order *order;
+
+    while ((order = sv_ring_pop(&worker->orders))) {
+        if (order->type == SV_ORDER_STOP) {
+            begin_stop(worker);
+        } else {
+            sv_hub_execute(worker, order);
+        }
+        free(order);
+    }
+}
+
+bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id, uint8_t code)
+{
+    struct sv_order *order = calloc(1, sizeof *order);
+
+    if (!order) {
+        return false;
+    }
+    order->type = type;
+    order->code = code;
+    if (session_id) {
+        memcpy(order->session_id, session_id, sizeof order->session_id);
+    }
+    if (!sv_ring_push(&worker->orders, order)) {
+        free(order);
+        return false;
+    }
+    return true;
+}
+
+static int open_watches(struct sv_worker *worker)
+{
+    worker->timer = sv_timer_new(&worker->loop, on_timer, worker);
+    worker->tun_watch = sv_watch_new(&worker->loop, worker->tun_queue, on_tun, worker);
+    worker->packet_watch = sv_watch_new(&worker->loop, worker->packets.fd, on_packets, worker);
+    worker->order_watch = sv_watch_new(&worker->loop, worker->orders.fd, on_orders, worker);
+    if (!worker->timer || !worker->tun_watch || !worker->packet_watch || !worker->order_watch) {
+        return SV_E_NOMEM;
+    }
+    sv_watch_set(worker->tun_watch, SV_READABLE);
+    sv_watch_set(worker->packet_watch, SV_READABLE);
+    sv_watch_set(worker->order_watch, SV_READABLE);
+    return 0;
+}
+
+static int open_memory(struct sv_worker *worker)
+{
+    int error;
+
+    sv_buf_pool_init(&worker->pool, POOL_SMALL, POOL_LARGE);
+    sv_heap_init(&worker->deadlines);
+    worker->classifier = sv_classifier_new(CLASSIFIER_FLOWS, worker->engine->secret);
+    worker->gro = malloc(sizeof *worker->gro);
+    if (worker->gro) {
+        sv_gro_init(worker->gro, sv_inbound_write_tun, worker, worker->engine->tun.udp_gso);
+    }
+    worker->rx = sv_buf_get(&worker->pool, SV_BUF_LARGE);
+    if (!worker->classifier || !worker->gro || !worker->rx) {
+        return SV_E_NOMEM;
+    }
+    error = sv_ring_init(&worker->packets, RING_PACKETS);
+    return error ? error : sv_ring_init(&worker->orders, RING_ORDERS);
+}
+
+int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index)
+{
+    int error;
+
+    worker->engine = engine;
+    worker->index = index;
+    worker->tun_queue = engine->tun.queues[index];
+    worker->timer_at = SV_NEVER;
+    pthread_mutex_init(&worker->conns_lock, NULL);
+    for (size_t i = 0; i < SV_MAX_WORKERS; i++) {
+        worker->strays_last[i] = &worker->strays[i];
+    }
+    error = sv_loop_init(&worker->loop, worker, on_wake, on_sleep);
+    if (error) {
+        return error;
+    }
+    error = open_memory(worker);
+    return error ? error : open_watches(worker);
+}
+
+static void *run(void *ctx)
+{
+    struct sv_worker *worker = ctx;
+
+    sv_loop_run(&worker->loop);
+    sv_rcu_offline(&worker->engine->rcu, worker->index);
+    return NULL;
+}
+
+int sv_worker_start(struct sv_worker *worker)
+{
+    sigset_t all, before;
+    int error;
+
+    /* Signals belong to the program's own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&worker->thread, NULL, run, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    worker->started = error == 0;
+    return error ? sv_fail(SV_E_SYSTEM, "cannot start a thread: %s", strerror(error)) : 0;
+}
+
+void sv_worker_join(struct sv_worker *worker)
+{
+    if (worker->started) {
+        pthread_join(worker->thread, NULL);
+        worker->started = false;
+    }
+}
+
+static void close_watches(struct sv_worker *worker)
+{
+    struct sv_watch *watches[] = { worker->tun_watch, worker->packet_watch, worker->order_watch };
+
+    for (size_t i = 0; i < sizeof watches / sizeof *watches; i++) {
+        if (watches[i]) {
+            sv_watch_close(watches[i]);
+        }
+    }
+    if (worker->timer) {
+        sv_timer_close(worker->timer);
+    }
+}
+
+static void close_memory(struct sv_worker *worker)
+{
+    struct sv_order *order;
+    struct sv_buf *buf, *next;
+
+    while (worker->orders.cells && (order = sv_ring_pop(&worker->orders))) {
+        free(order);
+    }
+    while (worker->packets.cells && (buf = sv_ring_pop(&worker->packets))) {
+        for (; buf; buf = next) {
+            next = buf->next;
+            sv_buf_put_remote(buf);
+        }
+    }
+    sv_ring_clear(&worker->packets);
+    sv_ring_clear(&worker->orders);
+    sv_buf_put(worker->rx);
+    sv_classifier_free(worker->classifier);
+    free(worker->gro);
+    sv_heap_clear(&worker->deadlines);
+}
+
+/* The loop runs once more in sv_loop_clear: links that were aborted report there that they are closed. */
+void sv_worker_close(struct sv_worker *worker)
+{
+    if (!worker->engine) {
+        return;
+    }
+    for (struct sv_conn *conn = worker->conns; conn; conn = conn->next) {
+        sv_conn_abort(conn);
+    }
+    if (worker->engine->dialer) {
+        sv_dialer_close(worker->engine->dialer);
+    }
+    if (worker->ws) {
+        sv_ws_server_close(worker->ws);
+    }
+    close_watches(worker);
+    sv_loop_clear(&worker->loop);
+    close_memory(worker);
+    pthread_mutex_destroy(&worker->conns_lock);
+}

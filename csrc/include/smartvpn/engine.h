@@ -1,0 +1,136 @@
+/* A running hub or client: threads, TUN device, links and sessions.
+ *
+ * Calls are safe from any thread, return soon (microseconds; open and close may take longer) and never call back.
+ * What happens later comes as events.
+ */
+#ifndef SMARTVPN_ENGINE_H
+#define SMARTVPN_ENGINE_H
+
+#include <smartvpn/config.h>
+#include <smartvpn/event.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sv_engine sv_engine;
+
+/* Makes the TUN device (addresses and routes are the caller's to set), opens the listeners and starts the workers.
+ * On failure *engine is NULL and sv_error_detail() has the words. */
+SV_API int sv_server_open(sv_engine **engine, const sv_server_config *config);
+
+/* Makes the TUN device and begins to connect; SV_EVENT_STATE tells how it goes. Until close it comes back after every loss. */
+SV_API int sv_client_open(sv_engine **engine, const sv_client_config *config);
+
+/* Ends sessions with a Disconnect (waits up to a second for it to go out), threads and device; frees everything. close(NULL) is fine. */
+SV_API void sv_engine_close(sv_engine *engine);
+
+/* Readable when events wait. */
+SV_API int sv_engine_event_fd(const sv_engine *engine);
+/* true: the oldest event is in *event. Clears the readiness of the fd when none is left. */
+SV_API bool sv_engine_next_event(sv_engine *engine, sv_event *event);
+
+SV_API const char *sv_engine_tun_name(const sv_engine *engine);
+/* The WebSocket port that was bound; 0 for a client. */
+SV_API uint16_t sv_engine_port(const sv_engine *engine);
+/* Name of the AEAD implementation in use. */
+SV_API const char *sv_engine_aead(void);
+
+/* Log lines: level 0 error … 3 debug. fn may be called from any thread; NULL goes back to stderr. */
+SV_API void sv_engine_set_log(void (*fn)(void *ctx, int level, const char *line), void *ctx, int most_verbose);
+
+typedef struct sv_quality_info {
+    double srtt_ms, jitter_ms, min_rtt_ms, max_rtt_ms;
+    double loss_ratio;              /* 0…1, over the last 50 keepalives */
+    uint32_t consecutive_timeouts;
+    int health;                     /* 0 healthy, 1 degraded, 2 critical */
+    uint32_t keepalive_interval_secs;
+    bool known;                     /* false until the first measurement */
+} sv_quality_info;
+
+/* Drops by cause, in packets. */
+typedef struct sv_drops {
+    uint64_t malformed, source, acl, rate_limit, high, normal, low, no_route, too_big, tun;
+} sv_drops;
+
+typedef struct sv_statistics {
+    uint64_t bytes_sent, bytes_received;            /* IP bytes through the tunnel; sent: towards the peer(s) */
+    uint64_t packets_sent, packets_received;        /* a super-packet counts as its segments */
+    uint64_t keepalives_sent, keepalives_received;
+    uint64_t uptime_secs;
+    uint64_t active_sessions, total_sessions;
+    uint64_t handshakes, bad_handshakes;            /* hub: message 1 that opened / did not, or was over the limits */
+    uint64_t half_open;
+    uint64_t icmp_too_big_sent;
+    sv_drops drops;
+} sv_statistics;
+
+SV_API void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics);
+
+/* ---- hub ---- */
+
+/* Adds the client or replaces the entry with this client_id; live sessions keep running under the new rules where they still may (disabled, expired, source
+ * rules, another key end them). `assigned_ip` of the result is written to addr (SV_ADDR_TEXT_SIZE each; "" without IPv6). SV_E_EXISTS: another client has
+ * this key or address. SV_E_FULL: no address left. SV_E_INVALID: detail names the pattern or field. Nothing changes on failure. */
+SV_API int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6);
+
+/* Ends its sessions with the Disconnect code and forgets it. SV_E_NOT_FOUND. */
+SV_API int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code);
+
+/* Ends one session (session_id) or all (NULL) of the client. SV_E_NOT_FOUND: no such client, or no such session. */
+SV_API int sv_hub_disconnect(sv_engine *engine, const char *client_id, const uint8_t *session_id, unsigned code);
+
+/* At run time, until the next put that changes the limit; rate 0 is unlimited. */
+SV_API int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec, uint64_t burst_bytes);
+
+typedef struct sv_session_info {
+    char client_id[SV_CLIENT_ID_SIZE];
+    uint8_t session_id[SV_SESSION_ID_SIZE];
+    uint8_t public_key[SV_KEY_SIZE];
+    char assigned_ip[SV_ADDR_TEXT_SIZE], assigned_ip6[SV_ADDR_TEXT_SIZE];
+    char remote_addr[SV_ADDR_TEXT_SIZE];
+    char software[65];                      /* printable */
+    int transport;                          /* 1 websocket, 2 quic, 3 wireguard */
+    double connected_since, last_keepalive; /* seconds since 1970 UTC; 0: none yet */
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received;  /* sent: to the client */
+    uint64_t keepalives_received;
+    uint64_t bytes_per_sec, burst_bytes;    /* limit in force; 0: none */
+    uint64_t packets_dropped, bytes_dropped;
+    sv_drops drops;
+    sv_quality_info quality;
+} sv_session_info;
+
+/* The live sessions, of one client or of all (client_id NULL): fills up to cap entries and says through *count how many there are. */
+SV_API int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap, size_t *count);
+
+/* ---- client ---- */
+
+typedef struct sv_client_settings {
+    char address[SV_ADDR_TEXT_SIZE], address6[SV_ADDR_TEXT_SIZE];   /* with prefix length; "" when absent */
+    char gateway[SV_ADDR_TEXT_SIZE], gateway6[SV_ADDR_TEXT_SIZE];
+    char server_addr[SV_ADDR_TEXT_SIZE];    /* the host at the other end of the socket, without port: keep its route outside the tunnel */
+    uint16_t mtu;
+    char dns[8][SV_ADDR_TEXT_SIZE];
+    size_t dns_count;
+    char routes[256][SV_ADDR_TEXT_SIZE];
+    size_t route_count;
+    double connected_since;                 /* seconds since 1970 UTC */
+    double handshake_ms;                    /* from the start of the TCP connect to the settings */
+} sv_client_settings;
+
+/* SV_E_STATE before the first settings. */
+SV_API int sv_client_get_settings(sv_engine *engine, sv_client_settings *settings);
+SV_API sv_client_state sv_client_get_state(sv_engine *engine);
+SV_API int sv_client_get_quality(sv_engine *engine, sv_quality_info *quality);
+
+typedef struct sv_mtu_info {
+    uint32_t tun_mtu, effective_mtu, link_mtu, overhead_bytes;
+    uint64_t oversized_packets_dropped, icmp_too_big_sent;
+} sv_mtu_info;
+
+SV_API int sv_client_get_mtu(sv_engine *engine, sv_mtu_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

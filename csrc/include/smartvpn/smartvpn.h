@@ -1,0 +1,11 @@
+/* The whole public interface of libsmartvpn. */
+#ifndef SMARTVPN_SMARTVPN_H
+#define SMARTVPN_SMARTVPN_H
+
+#include <smartvpn/base.h>
+#include <smartvpn/config.h>
+#include <smartvpn/engine.h>
+#include <smartvpn/event.h>
+#include <smartvpn/keys.h>
+
+#endif

@@ -1,0 +1,26 @@
+/* TCP sockets: addresses in text, listeners, accept and the options that matter. */
+#ifndef SV_IO_SOCKET_H
+#define SV_IO_SOCKET_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* "host:port", "[v6]:port", ":port" (all addresses); numeric hosts and localhost only, nothing is looked up. SV_E_INVALID. */
+int sv_sockaddr_parse(struct sockaddr_storage *addr, socklen_t *len, const char *text);
+/* Into 16-byte form and port. */
+void sv_sockaddr_split(const struct sockaddr_storage *addr, uint8_t ip[16], uint16_t *port);
+/* dst at least 64 bytes: "1.2.3.4:5", "[::1]:5". */
+char *sv_sockaddr_format(char *dst, size_t size, const uint8_t ip[16], uint16_t port);
+
+/* Non-blocking TCP listener; dual-stack for v6 any. SV_E_IN_USE, SV_E_PERMISSION, SV_E_SYSTEM. */
+int sv_listen(int *fd, const struct sockaddr_storage *addr, socklen_t len, bool reuse_port);
+/* SV_E_AGAIN when none waits; transient errors of one connection are passed over. */
+int sv_accept(int listener, int *fd, struct sockaddr_storage *peer);
+
+/* TCP_NODELAY, TCP_NOTSENT_LOWAT 128 KB, BBR where the kernel has it (quietly not where it has not), TCP_USER_TIMEOUT 30 s. */
+void sv_tcp_tune(int fd);
+
+#endif

@@ -1,0 +1,109 @@
+#include "policy/queue.h"
+
+#include <smartvpn/base.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT])
+{
+    memset(queue, 0, sizeof *queue);
+    for (size_t i = 0; i < SV_CLASS_COUNT; i++) {
+        queue->lanes[i].last = &queue->lanes[i].first;
+        queue->lanes[i].limit = limits[i];
+    }
+}
+
+static void leave_flow(struct sv_queue *queue, const struct sv_buf *buf)
+{
+    queue->queued[buf->tag % SV_QUEUE_BUCKETS]--;
+}
+
+static struct sv_buf *take_first(struct sv_queue *queue, struct sv_queue_lane *lane)
+{
+    struct sv_buf *buf = lane->first;
+
+    lane->first = buf->next;
+    if (!lane->first) {
+        lane->last = &lane->first;
+    }
+    buf->next = NULL;
+    lane->bytes -= sv_buf_len(buf);
+    lane->packets--;
+    leave_flow(queue, buf);
+    return buf;
+}
+
+void sv_queue_clear(struct sv_queue *queue)
+{
+    for (size_t i = 0; i < SV_CLASS_COUNT; i++) {
+        while (queue->lanes[i].first) {
+            sv_buf_put(take_first(queue, &queue->lanes[i]));
+        }
+    }
+}
+
+/* An empty lane takes any packet, so that nothing is too long for its limit. High goes on past it, on time. */
+static bool has_room(const struct sv_queue_lane *lane, enum sv_class klass, size_t len)
+{
+    size_t limit = klass == SV_CLASS_HIGH ? 2 * lane->limit : lane->limit;
+
+    return !lane->packets || lane->bytes + len <= limit;
+}
+
+int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass)
+{
+    size_t bucket = buf->tag % SV_QUEUE_BUCKETS;
+    struct sv_queue_lane *lane;
+
+    if (queue->queued[bucket]) {
+        klass = (enum sv_class)queue->lane_of[bucket];
+    }
+    lane = &queue->lanes[klass];
+    if (!has_room(lane, klass, sv_buf_len(buf)) || queue->queued[bucket] == UINT16_MAX) {
+        lane->drops++;
+        sv_buf_put(buf);
+        return SV_E_FULL;
+    }
+    buf->stamp = klass == SV_CLASS_HIGH && lane->bytes + sv_buf_len(buf) > lane->limit
+                     ? now + SV_QUEUE_HIGH_WAIT_MS * SV_NS_PER_MS
+                     : SV_NEVER;
+    queue->queued[bucket]++;
+    queue->lane_of[bucket] = (uint8_t)klass;
+    buf->next = NULL;
+    *lane->last = buf;
+    lane->last = &buf->next;
+    lane->bytes += sv_buf_len(buf);
+    lane->packets++;
+    return 0;
+}
+
+static struct sv_queue_lane *first_lane(struct sv_queue *queue, uint64_t now)
+{
+    for (size_t i = 0; i < SV_CLASS_COUNT; i++) {
+        struct sv_queue_lane *lane = &queue->lanes[i];
+
+        while (lane->first && lane->first->stamp < now) {
+            lane->drops++;
+            sv_buf_put(take_first(queue, lane));
+        }
+        if (lane->first) {
+            return lane;
+        }
+    }
+    return NULL;
+}
+
+struct sv_buf *sv_queue_peek(struct sv_queue *queue, uint64_t now)
+{
+    struct sv_queue_lane *lane = first_lane(queue, now);
+
+    return lane ? lane->first : NULL;
+}
+
+struct sv_buf *sv_queue_pop(struct sv_queue *queue, uint64_t now)
+{
+    struct sv_queue_lane *lane = first_lane(queue, now);
+
+    return lane ? take_first(queue, lane) : NULL;
+}

@@ -1,0 +1,50 @@
+/* A link's three priority queues: high always drains first.
+ *
+ * low and normal are dropped when their queue is full; high is taken past its limit with a deadline of 5 ms and dropped when that passes (a hard limit
+ * of twice the limit holds all the same). A packet joins its flow's class as long as that flow has packets queued, so that no flow is
+ * ever reordered. Buffers that are refused or expire are put back to their pool and counted.
+ */
+#ifndef SV_POLICY_QUEUE_H
+#define SV_POLICY_QUEUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "policy/classify.h"
+
+enum {
+    SV_QUEUE_HIGH_WAIT_MS = 5,
+    SV_QUEUE_BUCKETS = 64,          /* of the flow table; two flows in one bucket share their class while queued */
+};
+
+struct sv_queue_lane {
+    struct sv_buf *first, **last;
+    size_t bytes, packets;
+    size_t limit;                   /* bytes */
+    uint64_t drops;
+};
+
+struct sv_queue {
+    struct sv_queue_lane lanes[SV_CLASS_COUNT];
+    uint16_t queued[SV_QUEUE_BUCKETS];      /* packets of the flows in this bucket */
+    uint8_t lane_of[SV_QUEUE_BUCKETS];      /* their lane while queued > 0 */
+};
+
+void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT]);
+void sv_queue_clear(struct sv_queue *queue);
+
+/* Takes the buffer over (buf->tag is the flow hash). 0 or SV_E_FULL (dropped, counted, put back). */
+int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass);
+
+/* The next to send (the caller owns it then), or NULL. Expired ones are dropped on the way. */
+struct sv_buf *sv_queue_pop(struct sv_queue *queue, uint64_t now);
+/* The same one without taking it. */
+struct sv_buf *sv_queue_peek(struct sv_queue *queue, uint64_t now);
+
+static inline size_t sv_queue_packets(const struct sv_queue *queue)
+{
+    return queue->lanes[0].packets + queue->lanes[1].packets + queue->lanes[2].packets;
+}
+
+#endif

@@ -1,0 +1,63 @@
+/* What every native transport offers: a link, operations down, a sink of callbacks up. A transport knows nothing of sessions or policy.
+ *
+ * A link is an ordered stream of frame bytes both ways (and datagrams, where a transport has them) that lives on one loop. All calls and
+ * callbacks happen on that loop's thread. The transport owns the link's memory: it is gone when on_closed returns.
+ */
+#ifndef SV_TRANSPORT_TRANSPORT_H
+#define SV_TRANSPORT_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    SV_LINK_HEADROOM = 16,              /* bytes in front of what is sent that the transport may overwrite */
+    SV_LINK_CREDIT = 128 * 1024,        /* bytes written between two confirmations that the socket is writable */
+    SV_LINK_REMOTE_MAX = 64,
+};
+
+enum sv_transport_kind { SV_TRANSPORT_WEBSOCKET = 1, SV_TRANSPORT_QUIC = 2, SV_TRANSPORT_WIREGUARD = 3 };
+
+enum sv_link_close {
+    SV_CLOSE_SILENT,        /* at once, without a byte more (TCP close, no Close frame) */
+    SV_CLOSE_GRACEFUL,      /* what was sent goes out, then FIN/Close; read on, end when the peer has closed or after 1 s */
+};
+
+struct sv_link;
+
+struct sv_link_ops {
+    /* Sends whole frames: bytes[-SV_LINK_HEADROOM, len) may be overwritten (headers, masking). Everything is taken (a rest that the socket
+     * refuses is kept by the transport); afterwards link->blocked tells whether the owner must wait for on_writable. One send is one
+     * WebSocket message. SV_E_CLOSED: on_closed will come (never from within send). */
+    int (*send)(struct sv_link *link, uint8_t *bytes, size_t len);
+    /* Back-pressure towards the peer: no on_bytes while paused. */
+    void (*pause)(struct sv_link *link, bool paused);
+    /* on_closed comes later, from the loop, never from within close. */
+    void (*close)(struct sv_link *link, enum sv_link_close how);
+};
+
+struct sv_link_sink {
+    /* The link carries frames now (connected, TLS and upgrade done). */
+    void (*on_open)(struct sv_link *link);
+    /* Bytes of the frame stream, writable, valid during the call. */
+    void (*on_bytes)(struct sv_link *link, uint8_t *bytes, size_t len);
+    /* After send left the link blocked: it may be sent to again. */
+    void (*on_writable)(struct sv_link *link);
+    /* The last callback. error: 0 when the peer closed or we did, else SV_E_*; text says why, for people (may be ""). */
+    void (*on_closed)(struct sv_link *link, int error, const char *text);
+};
+
+struct sv_link {
+    const struct sv_link_ops *ops;
+    const struct sv_link_sink *sink;
+    void *owner;                        /* the sink's */
+    enum sv_transport_kind kind;
+    bool blocked;
+    bool encrypted;                     /* TLS below: for the MTU's overhead */
+    uint8_t remote[16];                 /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
+    uint16_t remote_port;
+    uint8_t path_remote[16];            /* the address at the other end of our socket */
+    uint64_t opened_at;                 /* ns: accept or start of the connect */
+};
+
+#endif

@@ -1,0 +1,515 @@
+/* The server's WebSocket links on libwebsockets: one context per worker, on the worker's own loop. The worker's listener accepts; the
+ * socket is handed over once its source is known. */
+#include <libwebsockets.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/heap.h"
+#include "base/log.h"
+#include "io/socket.h"
+#include "transport/websocket.h"
+#include "transport/ws_frame.h"
+
+enum {
+    SERVICE_BUFFER = 64 * 1024,     /* of a context: what one read takes */
+    LINK_BUFFER = 4096,             /* of each link: libwebsockets uses it for control frames only */
+    ACCEPTS_PER_TURN = 64,
+    FORWARDED_MAX = 512,
+};
+
+static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* TLS and upgrade, from accept */
+static const uint64_t BLOCKED_AT_MOST = 30 * SV_NS_PER_S;
+static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;           /* for the peer's answer to a Close */
+
+struct sv_ws_server {
+    struct sv_loop *loop;
+    struct lws_context *context;
+    struct lws_vhost *vhost;
+    struct sv_watch *watch;
+    struct sv_timer *timer;
+    struct sv_heap deadlines;       /* of links: to be open, writable or closed by then */
+    int listener;
+    uint16_t port;
+    const char *tls_cert, *tls_key; /* while the context is made */
+    bool tls_failed;
+    bool (*admit)(void *owner, const uint8_t remote[16]);
+    const struct sv_link_sink *sink;
+    void *owner;
+    const struct sv_prefix *proxies;
+    size_t proxy_count;
+    size_t links;
+};
+
+struct ws_link {
+    struct sv_link link;            /* first: the sink's handle */
+    struct sv_ws_server *server;
+    struct lws *wsi;
+    struct sv_deadline deadline;
+    size_t credit, message_len;
+    bool open, closing;
+};
+
+static struct ws_link *link_of(struct sv_link *link)
+{
+    return (struct ws_link *)link;
+}
+
+/* ---- deadlines ---- */
+
+static void arm(struct sv_ws_server *server)
+{
+    sv_timer_set(server->timer, sv_heap_next(&server->deadlines));
+}
+
+static void set_deadline(struct ws_link *link, uint64_t at)
+{
+    sv_heap_set(&link->server->deadlines, &link->deadline, at);
+    arm(link->server);
+}
+
+static void kill_link(struct ws_link *link)
+{
+    link->closing = true;
+    lws_set_timeout(link->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+}
+
+static void on_deadline(void *ctx)
+{
+    struct sv_ws_server *server = ctx;
+    struct sv_deadline *due;
+
+    while ((due = sv_heap_pop(&server->deadlines, sv_clock_now()))) {
+        kill_link(SV_CONTAINER_OF(due, struct ws_link, deadline));
+    }
+    arm(server);
+}
+
+/* ---- operations ---- */
+
+static int op_send(struct sv_link *handle, uint8_t *bytes, size_t len)
+{
+    struct ws_link *link = link_of(handle);
+
+    if (link->closing || lws_write(link->wsi, bytes, len, LWS_WRITE_BINARY) < 0) {
+        if (!link->closing) {
+            kill_link(link);
+        }
+        return SV_E_CLOSED;
+    }
+    link->credit = link->credit > len ? link->credit - len : 0;
+    if (!link->credit || lws_partial_buffered(link->wsi)) {
+        handle->blocked = true;
+        lws_callback_on_writable(link->wsi);
+        set_deadline(link, link->server->loop->now + BLOCKED_AT_MOST);
+    }
+    return 0;
+}
+
+static void op_pause(struct sv_link *handle, bool paused)
+{
+    lws_rx_flow_control(link_of(handle)->wsi, !paused);
+}
+
+static void op_close(struct sv_link *handle, enum sv_link_close how)
+{
+    struct ws_link *link = link_of(handle);
+
+    if (link->closing) {
+        return;
+    }
+    if (how == SV_CLOSE_SILENT) {
+        kill_link(link);
+        return;
+    }
+    link->closing = true;
+    lws_close_reason(link->wsi, LWS_CLOSE_STATUS_NORMAL, NULL, 0);
+    lws_callback_on_writable(link->wsi);
+    set_deadline(link, sv_clock_now() + CLOSE_WITHIN);
+}
+
+static const struct sv_link_ops server_ops = { .send = op_send, .pause = op_pause, .close = op_close };
+
+/* ---- libwebsockets' callbacks ---- */
+
+static bool is_trusted(const struct sv_ws_server *server, const uint8_t addr[16])
+{
+    for (size_t i = 0; i < server->proxy_count; i++) {
+        if (sv_prefix_contains(&server->proxies[i], addr)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One entry of X-Forwarded-For: an address, perhaps with a port, perhaps in brackets. */
+static bool parse_forwarded(char *entry, uint8_t addr[16])
+{
+    char *end = entry + strlen(entry);
+
+    entry += strspn(entry, " \t");
+    while (end > entry && (end[-1] == ' ' || end[-1] == '\t')) {
+        *--end = '\0';
+    }
+    if (*entry == '[') {
+        entry++;
+        entry[strcspn(entry, "]")] = '\0';
+    } else if (strchr(entry, ':') && strchr(entry, ':') == strrchr(entry, ':')) {
+        *strchr(entry, ':') = '\0';
+    }
+    return sv_addr_parse(addr, entry) == 0;
+}
+
+/* The rightmost entry that is not a trusted proxy is the source; what stands left of it anybody may have written. */
+static void learn_source(struct ws_link *link)
+{
+    char list[FORWARDED_MAX];
+    char *comma;
+    uint8_t addr[16];
+
+    if (!is_trusted(link->server, link->link.path_remote) ||
+        lws_hdr_copy(link->wsi, list, sizeof list, WSI_TOKEN_X_FORWARDED_FOR) <= 0) {
+        return;
+    }
+    do {
+        comma = strrchr(list, ',');
+        if (!parse_forwarded(comma ? comma + 1 : list, addr)) {
+            return;
+        }
+        memcpy(link->link.remote, addr, 16);
+        link->link.remote_port = 0;
+        if (comma) {
+            *comma = '\0';
+        }
+    } while (comma && is_trusted(link->server, addr));
+}
+
+static int on_established(struct ws_link *link)
+{
+    if (!link->server->admit(link->server->owner, link->link.remote)) {
+        return -1;
+    }
+    link->open = true;
+    link->credit = SV_LINK_CREDIT;
+    set_deadline(link, SV_NEVER);
+    link->server->sink->on_open(&link->link);
+    return 0;
+}
+
+static int on_receive(struct ws_link *link, uint8_t *bytes, size_t len)
+{
+    if (link->closing) {
+        return 0;
+    }
+    if (lws_is_first_fragment(link->wsi)) {
+        link->message_len = 0;
+    }
+    link->message_len += len;
+    if (!lws_frame_is_binary(link->wsi) || link->message_len + lws_remaining_packet_payload(link->wsi) > SV_WS_MESSAGE_MAX) {
+        return -1;
+    }
+    if (len) {
+        link->link.sink->on_bytes(&link->link, bytes, len);
+    }
+    return 0;
+}
+
+static int on_writeable(struct ws_link *link)
+{
+    if (link->closing) {
+        return -1;
+    }
+    link->credit = SV_LINK_CREDIT;
+    if (link->link.blocked) {
+        link->link.blocked = false;
+        set_deadline(link, SV_NEVER);
+        link->link.sink->on_writable(&link->link);
+    }
+    return 0;
+}
+
+static void on_closed(struct ws_link *link)
+{
+    if (link->open) {
+        link->open = false;
+        link->closing = true;
+        link->link.sink->on_closed(&link->link, 0, "");
+    }
+}
+
+static void on_destroyed(struct ws_link *link)
+{
+    on_closed(link);
+    sv_heap_remove(&link->server->deadlines, &link->deadline);
+    link->server->links--;
+    free(link);
+}
+
+static int on_http(struct lws *wsi)
+{
+    lws_return_http_status(wsi, HTTP_STATUS_NOT_FOUND, NULL);
+    return -1;
+}
+
+static int load_tls(struct sv_ws_server *server, SSL_CTX *ctx);
+
+static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
+{
+    struct ws_link *link = wsi ? lws_get_opaque_user_data(wsi) : NULL;
+
+    if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS) {
+        return load_tls(lws_context_user(lws_get_context(wsi)), user);
+    }
+    if (reason == LWS_CALLBACK_HTTP) {
+        return on_http(wsi);
+    }
+    if (!link) {
+        return 0;
+    }
+    sv_loop_wake(link->server->loop);
+    switch (reason) {
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+        learn_source(link);
+        return 0;
+    case LWS_CALLBACK_ESTABLISHED:
+        return on_established(link);
+    case LWS_CALLBACK_RECEIVE:
+        return on_receive(link, in, len);
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        return on_writeable(link);
+    case LWS_CALLBACK_CLOSED:
+        on_closed(link);
+        return 0;
+    case LWS_CALLBACK_WSI_DESTROY:
+        on_destroyed(link);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static const struct lws_protocols protocols[] = {
+    { .name = "smartvpn.v1", .callback = callback, .rx_buffer_size = LINK_BUFFER },
+    { .name = NULL },
+};
+
+/* ---- TLS ---- */
+
+static int use_chain(SSL_CTX *ctx, const char *pem)
+{
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    int good = certificate && SSL_CTX_use_certificate(ctx, certificate) == 1;
+
+    X509_free(certificate);
+    while (good && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        good = SSL_CTX_add_extra_chain_cert(ctx, certificate) == 1;
+        if (!good) {
+            X509_free(certificate);
+        }
+    }
+    ERR_clear_error();
+    BIO_free(bio);
+    return good;
+}
+
+static int use_key(SSL_CTX *ctx, const char *pem)
+{
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+    int good = key && SSL_CTX_use_PrivateKey(ctx, key) == 1 && SSL_CTX_check_private_key(ctx) == 1;
+
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return good;
+}
+
+static int load_tls(struct sv_ws_server *server, SSL_CTX *ctx)
+{
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    server->tls_failed = !use_chain(ctx, server->tls_cert) || !use_key(ctx, server->tls_key);
+    return server->tls_failed;
+}
+
+/* ---- accepting ---- */
+
+static void hand_over(struct sv_ws_server *server, int fd, const struct sockaddr_storage *peer)
+{
+    struct ws_link *link = calloc(1, sizeof *link);
+    struct lws_vhost *vhost = server->vhost;
+
+    if (!link) {
+        close(fd);
+        return;
+    }
+    link->server = server;
+    link->link = (struct sv_link){
+        .ops = &server_ops,
+        .sink = server->sink,
+        .owner = server->owner,
+        .kind = SV_TRANSPORT_WEBSOCKET,
+        .encrypted = server->tls_cert != NULL,
+        .opened_at = server->loop->now,
+    };
+    sv_sockaddr_split(peer, link->link.remote, &link->link.remote_port);
+    memcpy(link->link.path_remote, link->link.remote, 16);
+    sv_tcp_tune(fd);
+    link->wsi = lws_adopt_socket_vhost(vhost, fd);
+    if (!link->wsi) {
+        free(link);
+        return;
+    }
+    lws_set_opaque_user_data(link->wsi, link);
+    server->links++;
+    set_deadline(link, link->link.opened_at + OPEN_WITHIN);
+}
+
+static void on_connection(void *ctx, int events)
+{
+    struct sv_ws_server *server = ctx;
+    struct sockaddr_storage peer;
+    uint8_t source[16];
+    uint16_t port;
+    int fd;
+
+    (void)events;
+    for (int i = 0; i < ACCEPTS_PER_TURN && sv_accept(server->listener, &fd, &peer) == 0; i++) {
+        sv_sockaddr_split(&peer, source, &port);
+        if (server->admit(server->owner, source)) {
+            hand_over(server, fd, &peer);
+        } else {
+            close(fd);
+        }
+    }
+}
+
+/* ---- making and ending ---- */
+
+static void log_line(int level, const char *line)
+{
+    static struct sv_log_limit limit;
+    size_t n = strlen(line);
+
+    sv_log_limited(&limit, sv_clock_now(), level == LLL_ERR ? SV_LOG_WARNING : SV_LOG_DEBUG, "libwebsockets: %.*s",
+                   (int)(n && line[n - 1] == '\n' ? n - 1 : n), line);
+}
+
+static int open_context(struct sv_ws_server *server)
+{
+    void *loops[] = { &server->loop->uv };
+    struct lws_context_creation_info info = {
+        .port = CONTEXT_PORT_NO_LISTEN_SERVER,
+        .protocols = protocols,
+        .pt_serv_buf_size = SERVICE_BUFFER,
+        .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_VALIDATE_UTF8,
+        .foreign_loops = loops,
+        .user = server,
+        .gid = (gid_t)-1,
+        .uid = (uid_t)-1,
+        .alpn = "http/1.1",
+    };
+
+    info.options &= ~(uint64_t)LWS_SERVER_OPTION_VALIDATE_UTF8;
+    if (server->tls_cert) {
+        info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
+    }
+    lws_set_log_level(LLL_ERR | LLL_WARN, log_line);
+    server->context = lws_create_context(&info);
+    if (!server->context || server->tls_failed) {
+        return server->tls_failed ? sv_fail(SV_E_INVALID, "tlsCert, tlsKey: not a certificate and its key in PEM")
+                                  : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
+    }
+    server->vhost = lws_get_vhost_by_name(server->context, "default");
+    return server->vhost ? 0 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
+}
+
+static int open_listener(struct sv_ws_server *server, const struct sv_ws_server_config *config)
+{
+    struct sockaddr_storage addr;
+    socklen_t len;
+    uint8_t ip[16];
+    int error = sv_sockaddr_parse(&addr, &len, config->listen_addr);
+
+    if (error) {
+        return sv_fail(error, "listenAddr: '%.64s' is not host:port", config->listen_addr);
+    }
+    error = sv_listen(&server->listener, &addr, len, config->reuse_port);
+    if (error) {
+        return error;
+    }
+    len = sizeof addr;
+    getsockname(server->listener, (struct sockaddr *)&addr, &len);
+    sv_sockaddr_split(&addr, ip, &server->port);
+    server->watch = sv_watch_new(server->loop, server->listener, on_connection, server);
+    if (!server->watch) {
+        return SV_E_NOMEM;
+    }
+    sv_watch_set(server->watch, SV_READABLE);
+    return 0;
+}
+
+int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop, const struct sv_ws_server_config *config)
+{
+    struct sv_ws_server *server = calloc(1, sizeof *server);
+    int error;
+
+    *out = NULL;
+    if (!server) {
+        return SV_E_NOMEM;
+    }
+    server->loop = loop;
+    server->listener = -1;
+    server->tls_cert = config->tls_cert;
+    server->tls_key = config->tls_key;
+    server->admit = config->admit;
+    server->sink = config->sink;
+    server->owner = config->owner;
+    server->proxies = config->trusted_proxies;
+    server->proxy_count = config->trusted_count;
+    sv_heap_init(&server->deadlines);
+    server->timer = sv_timer_new(loop, on_deadline, server);
+    error = server->timer ? open_context(server) : SV_E_NOMEM;
+    if (!error) {
+        error = open_listener(server, config);
+    }
+    if (error) {
+        sv_ws_server_close(server);
+        return error;
+    }
+    *out = server;
+    return 0;
+}
+
+uint16_t sv_ws_server_port(const struct sv_ws_server *server)
+{
+    return server->port;
+}
+
+void sv_ws_server_stop_accepting(struct sv_ws_server *server)
+{
+    if (server->watch) {
+        sv_watch_close(server->watch);
+        server->watch = NULL;
+    }
+    if (server->listener >= 0) {
+        close(server->listener);
+        server->listener = -1;
+    }
+}
+
+void sv_ws_server_close(struct sv_ws_server *server)
+{
+    sv_ws_server_stop_accepting(server);
+    if (server->context) {
+        lws_context_destroy(server->context);
+    }
+    if (server->timer) {
+        sv_timer_close(server->timer);
+    }
+    sv_heap_clear(&server->deadlines);
+    free(server);
+}

@@ -1,0 +1,34 @@
+"""Builds the C core with make, then the cffi extension against it; everything else is in pyproject.toml."""
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildCore(build_ext):
+    """libsmartvpn.a before the extension that holds it."""
+
+    def run(self) -> None:
+        subprocess.run(["make", "-C", str(ROOT), "build/libsmartvpn.a"], check=True)
+        super().run()
+
+
+def extensions() -> list[object]:
+    spec = importlib.util.spec_from_file_location("_cffi_build", ROOT / "smartvpn" / "_cffi_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    _cffi_build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(_cffi_build)
+    return [_cffi_build.make_ffi(_cffi_build.link_arguments()).distutils_extension(tmpdir="build/cffi")]
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,82 @@
+"""Where a hub keeps its clients and its own secrets.
+
+`Registry` is what the hub needs of a store; `smartvpn.registry.sqlite` is the one that ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from smartvpn.config import ClientEntry
+from smartvpn.types import EntryPage
+
+__all__ = ["Registry"]
+
+
+class Registry(Protocol):
+    """A durable set of clients, unique by id, by either key, and by either address.
+
+    A write that returned survives kill -9 and power loss. A read sees every write that returned
+    before it began. All methods raise RegistryError when the store fails; a failed read is never
+    an empty answer.
+    """
+
+    async def get(self, client_id: str) -> ClientEntry:
+        """The client. Raises NotFoundError."""
+        ...
+
+    async def find_by_public_key(self, public_key: str) -> ClientEntry | None:
+        """The client with this Noise key."""
+        ...
+
+    async def find_by_wg_public_key(self, wg_public_key: str) -> ClientEntry | None:
+        """The client with this WireGuard key."""
+        ...
+
+    async def find_by_address(self, assigned_ip: str) -> ClientEntry | None:
+        """The client with this address, IPv4 or IPv6."""
+        ...
+
+    async def list(
+        self,
+        *,
+        tag: str | None = None,
+        enabled: bool | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> EntryPage:
+        """A page of the clients that match, in the order of their ids, and how many match in all."""
+        ...
+
+    def entries(self) -> AsyncIterator[ClientEntry]:
+        """All clients in the order of their ids, read in portions."""
+        ...
+
+    async def insert(self, entry: ClientEntry) -> None:
+        """Add a client. Raises AlreadyExistsError for its id, ConflictError for a key or address."""
+        ...
+
+    async def update(self, entry: ClientEntry) -> None:
+        """Replace the client of that id. Raises NotFoundError, ConflictError."""
+        ...
+
+    async def remove(self, client_id: str) -> ClientEntry:
+        """Remove a client and return what it was. Raises NotFoundError."""
+        ...
+
+    async def get_secret(self, name: str) -> bytes | None:
+        """A secret of the hub, unsealed."""
+        ...
+
+    async def put_secret(self, name: str, value: bytes) -> None:
+        """Keep a secret of the hub, sealed."""
+        ...
+
+    async def remove_secret(self, name: str) -> None:
+        """Forget a secret; one that is not there is no error."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes under way and close the store. More calls do nothing."""
+        ...
