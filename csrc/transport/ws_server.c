@@ -18,6 +18,7 @@
 enum {
     SERVICE_BUFFER = 64 * 1024,     /* of a context: what one read takes */
     LINK_BUFFER = 4096,             /* of each link: libwebsockets uses it for control frames only */
+    SEND_MOST = 256 * 1024,         /* bytes of one system call; left out, libwebsockets sends LINK_BUFFER at a time */
     ACCEPTS_PER_TURN = 64,
     FORWARDED_MAX = 512,
 };
@@ -293,7 +294,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
 }
 
 static const struct lws_protocols protocols[] = {
-    { .name = "smartvpn.v1", .callback = callback, .rx_buffer_size = LINK_BUFFER },
+    { .name = "smartvpn.v1", .callback = callback, .rx_buffer_size = LINK_BUFFER, .tx_packet_size = SEND_MOST },
     { .name = NULL },
 };
 
