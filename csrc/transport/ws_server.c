@@ -16,8 +16,8 @@
 #include "transport/ws_frame.h"
 
 enum {
-    SERVICE_BUFFER = 64 * 1024,     /* of a context: what one read takes */
-    LINK_BUFFER = 4096,             /* of each link: libwebsockets uses it for control frames only */
+    SERVICE_BUFFER = 256 * 1024,     /* of a context: what one read takes */
+    LINK_BUFFER = SERVICE_BUFFER,             /* of each link: libwebsockets uses it for control frames only */
     SEND_MOST = 256 * 1024,         /* bytes of one system call; left out, libwebsockets sends LINK_BUFFER at a time */
     ACCEPTS_PER_TURN = 64,
     FORWARDED_MAX = 512,
