@@ -385,6 +385,9 @@ static unsigned seat_conn(struct sv_hub *hub, struct sv_conn *conn)
     unsigned code = sv_client_refusal(client, conn->link->remote, (int64_t)(sv_clock_wall() / SV_NS_PER_S));
     bool holds = false;
 
+    if (!code && memcmp(client->key, conn->session.peer_key, sizeof client->key) != 0) {
+        code = SV_DISCONNECT_KEY_ROTATED;
+    }
     if (!code) {
         code = make_way(hub, conn);
     }

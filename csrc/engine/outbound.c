@@ -10,7 +10,7 @@
 
 enum {
     QUEUE_HIGH = 256 * 1024,        /* bytes a link's lanes hold when nothing limits the client */
-    QUEUE_BULK = 1024 * 1024,
+    QUEUE_BULK = 4 * 1024 * 1024,
     QUEUE_LEAST = 6000,             /* a few packets, however low the limit */
     LIMITED_PER_SEC = 20,           /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
     SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,

@@ -425,7 +425,8 @@ static void finish_upgrade(struct ws_client *client)
 static void on_readable(struct ws_client *client)
 {
     for (int i = 0; i < READS_PER_TURN && client->state != CLOSED && !client->paused; i++) {
-        ssize_t n = socket_read(client, client->rx + client->rx_end, RX_SIZE - client->rx_end);
+        size_t room = RX_SIZE - client->rx_end;
+        ssize_t n = socket_read(client, client->rx + client->rx_end, room);
 
         if (n < 0) {
             end(client, client->state == ENDING ? 0 : (int)n, "the server closed the connection");
@@ -439,6 +440,9 @@ static void on_readable(struct ws_client *client)
             finish_upgrade(client);
         }
         parse(client);
+        if ((size_t)n < room && !client->ssl) {
+            return;     /* the socket is empty; TLS gives one record at a time */
+        }
     }
 }
 

@@ -16,10 +16,11 @@
 #include "transport/ws_frame.h"
 
 enum {
-    SERVICE_BUFFER = 256 * 1024,     /* of a context: what one read takes */
-    LINK_BUFFER = SERVICE_BUFFER,             /* of each link: libwebsockets uses it for control frames only */
+    SERVICE_BUFFER = 256 * 1024,    /* what one read takes: larger than a frame, so that few are cut */
+    LINK_BUFFER = SERVICE_BUFFER,   /* of each link: libwebsockets reads no more than this, but touches only what control frames need */
     SEND_MOST = 256 * 1024,         /* bytes of one system call; left out, libwebsockets sends LINK_BUFFER at a time */
     ACCEPTS_PER_TURN = 64,
+    OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
     FORWARDED_MAX = 512,
 };
 
@@ -43,7 +44,8 @@ struct sv_ws_server {
     void *owner;
     const struct sv_prefix *proxies;
     size_t proxy_count;
-    size_t links;
+    uint64_t armed_at;              /* when the timer fires: never later than the soonest deadline */
+    size_t opening;                 /* links that are not open yet */
 };
 
 struct ws_link {
@@ -52,7 +54,7 @@ struct ws_link {
     struct lws *wsi;
     struct sv_deadline deadline;
     size_t credit, message_len;
-    bool open, closing;
+    bool open, was_open, closing;
 };
 
 static struct ws_link *link_of(struct sv_link *link)
@@ -62,9 +64,15 @@ static struct ws_link *link_of(struct sv_link *link)
 
 /* ---- deadlines ---- */
 
+/* A deadline that moves away leaves the timer as it is: it finds nothing due then, which is cheaper than a system call each time. */
 static void arm(struct sv_ws_server *server)
 {
-    sv_timer_set(server->timer, sv_heap_next(&server->deadlines));
+    uint64_t next = sv_heap_next(&server->deadlines);
+
+    if (next < server->armed_at) {
+        server->armed_at = next;
+        sv_timer_set(server->timer, next);
+    }
 }
 
 static void set_deadline(struct ws_link *link, uint64_t at)
@@ -84,6 +92,7 @@ static void on_deadline(void *ctx)
     struct sv_ws_server *server = ctx;
     struct sv_deadline *due;
 
+    server->armed_at = SV_NEVER;
     while ((due = sv_heap_pop(&server->deadlines, sv_clock_now()))) {
         kill_link(SV_CONTAINER_OF(due, struct ws_link, deadline));
     }
@@ -194,7 +203,8 @@ static int on_established(struct ws_link *link)
     if (!link->server->admit(link->server->owner, link->link.remote)) {
         return -1;
     }
-    link->open = true;
+    link->open = link->was_open = true;
+    link->server->opening--;
     link->credit = SV_LINK_CREDIT;
     set_deadline(link, SV_NEVER);
     link->server->sink->on_open(&link->link);
@@ -244,9 +254,11 @@ static void on_closed(struct ws_link *link)
 
 static void on_destroyed(struct ws_link *link)
 {
+    if (!link->was_open) {
+        link->server->opening--;
+    }
     on_closed(link);
     sv_heap_remove(&link->server->deadlines, &link->deadline);
-    link->server->links--;
     free(link);
 }
 
@@ -365,7 +377,7 @@ static void hand_over(struct sv_ws_server *server, int fd, const struct sockaddr
         return;
     }
     lws_set_opaque_user_data(link->wsi, link);
-    server->links++;
+    server->opening++;
     set_deadline(link, link->link.opened_at + OPEN_WITHIN);
 }
 
@@ -380,7 +392,7 @@ static void on_connection(void *ctx, int events)
     (void)events;
     for (int i = 0; i < ACCEPTS_PER_TURN && sv_accept(server->listener, &fd, &peer) == 0; i++) {
         sv_sockaddr_split(&peer, source, &port);
-        if (server->admit(server->owner, source)) {
+        if (server->opening < OPENING_MAX && server->admit(server->owner, source)) {
             hand_over(server, fd, &peer);
         } else {
             close(fd);
@@ -471,6 +483,7 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop, const str
     server->owner = config->owner;
     server->proxies = config->trusted_proxies;
     server->proxy_count = config->trusted_count;
+    server->armed_at = SV_NEVER;
     sv_heap_init(&server->deadlines);
     server->timer = sv_timer_new(loop, on_deadline, server);
     error = server->timer ? open_context(server) : SV_E_NOMEM;
