@@ -22,7 +22,6 @@ struct sv_client {
     uint8_t key[32];
     uint32_t address_index;                     /* its own address */
     bool disabled, removed;
-    bool limit_overridden;                      /* set at run time, holds until an entry with another limit comes */
     int64_t expires_at;                         /* seconds since 1970; 0: never */
     uint64_t entry_rate, entry_burst;           /* as the entry had them */
     uint32_t max_sessions;

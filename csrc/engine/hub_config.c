@@ -112,6 +112,7 @@ static int read_times(struct sv_hub *hub, const sv_server_config *config)
     }
     settings->has_rekey = settings->has_keepalive = settings->has_resume_lifetime = true;
     settings->rekey_secs = rekey == SV_REKEY_NEVER ? 0 : rekey;
+    resume = resume == SV_RESUME_NEVER ? 0 : resume;
     settings->resume_lifetime_secs = resume;
     settings->keepalive_secs = config->keepalive_secs ? config->keepalive_secs : DEFAULT_KEEPALIVE_SECS;
     settings->mtu = config->mtu ? config->mtu : SV_DEFAULT_MTU;

@@ -5,10 +5,10 @@
 
 #include "base/bytes.h"
 #include "packet/checksum.h"
+#include "packet/tcp.h"
 
-enum { TCP_PSH = 0x08, TCP_ACK = 0x10, TCP_FLAGS_AT = 13 };
-
-void sv_gro_init(struct sv_gro *gro, void (*emit)(void *ctx, const struct sv_vnet *, struct iovec *, size_t), void *ctx, bool udp)
+void sv_gro_init(struct sv_gro *gro, void (*emit)(void *ctx, const struct sv_vnet *, struct iovec *, size_t),
+                 void *ctx, bool udp)
 {
     gro->emit = emit;
     gro->ctx = ctx;
@@ -21,84 +21,108 @@ static size_t headers_of(const struct sv_ip *ip)
     return (size_t)ip->header_len + ip->l4_len;
 }
 
+/* ---- which packets belong together ---- */
+
+static bool same_hosts(const struct sv_ip *a, const struct sv_ip *b)
+{
+    return a->proto == b->proto && a->version == b->version && memcmp(a->src, b->src, 16) == 0 &&
+           memcmp(a->dst, b->dst, 16) == 0;
+}
+
+/* Fragments show no ports, or only the first one does: they may be of any flow between their hosts. */
 static bool same_flow(const struct sv_ip *a, const struct sv_ip *b)
 {
-    return a->src_port == b->src_port && a->dst_port == b->dst_port && a->proto == b->proto && a->version == b->version &&
-           memcmp(a->src, b->src, 16) == 0 && memcmp(a->dst, b->dst, 16) == 0;
+    bool same_ports = a->src_port == b->src_port && a->dst_port == b->dst_port;
+
+    return (same_ports || a->fragment || b->fragment) && same_hosts(a, b);
 }
 
-/* May a super-packet begin with, or go on with, this packet? */
+static bool is_plain_data(const uint8_t *tcp)
+{
+    return (tcp[SV_TCP_FLAGS] & ~SV_TCP_PSH) == SV_TCP_ACK && (tcp[SV_TCP_OFFSET] & 0x0F) == 0;
+}
+
+/* May a super-packet begin or go on with this packet, as far as can be told without its checksums? */
 static bool is_mergeable(const struct sv_gro *gro, const uint8_t *packet, const struct sv_ip *ip)
 {
-    size_t plain = ip->version == 4 ? SV_IP4_HEADER : SV_IP6_HEADER;
-    size_t payload;
+    const uint8_t *l4 = packet + ip->header_len;
 
-    if (ip->fragment || ip->header_len != plain || !ip->l4_len) {
+    if (!ip->l4_len || ip->header_len != (ip->version == 4 ? SV_IP4_HEADER : SV_IP6_HEADER) ||
+        ip->len == headers_of(ip)) {
         return false;
     }
-    payload = ip->len - headers_of(ip);
-    if (payload < SV_SUPER_SEGMENT_MIN && ip->proto == IPPROTO_TCP) {
-        return false;
-    }
-    if (payload == 0 || (ip->proto == IPPROTO_UDP && !gro->udp)) {
-        return false;
-    }
-    if (ip->proto == IPPROTO_TCP && (packet[ip->header_len + TCP_FLAGS_AT] & ~TCP_PSH) != TCP_ACK) {
-        return false;
-    }
-    return sv_checksum_l4_valid(packet, ip) &&
-           !(ip->proto == IPPROTO_UDP && sv_load16be(packet + ip->header_len + 6) == 0);
+    return ip->proto == IPPROTO_TCP ? is_plain_data(l4) : gro->udp && sv_load16be(l4 + SV_UDP_CHECKSUM) != 0;
 }
 
-/* TOS with ECN, TTL and DF of IPv4; traffic class, flow label and hop limit of IPv6. */
-static bool same_ip_fields(const uint8_t *a, const uint8_t *b, uint8_t version)
+/* The kernel trusts a super-packet's checksums, so nothing may become one on trust. */
+static bool is_intact(const uint8_t *packet, const struct sv_ip *ip)
 {
-    if (version == 4) {
-        return a[1] == b[1] && a[8] == b[8] && (a[6] & 0x40) == (b[6] & 0x40);
-    }
-    return memcmp(a, b, 4) == 0 && a[7] == b[7];
+    return (ip->version == 6 || sv_checksum_ip4_valid(packet, ip->header_len)) &&
+           sv_checksum_l4_valid(packet, ip);
 }
 
-/* Acknowledgement, header length, window and options; the sequence number must be the next. */
+/* TOS with ECN, TTL, DF of IPv4, whose IDs count up unless DF makes them meaningless (RFC 6864); traffic
+ * class, flow label and hop limit of IPv6. */
+static bool same_ip_fields(const struct sv_gro_item *item, const uint8_t *packet)
+{
+    const uint8_t *first = item->packet;
+
+    if (item->ip.version == 6) {
+        return memcmp(first, packet, 4) == 0 && first[7] == packet[7];
+    }
+    return first[1] == packet[1] && first[8] == packet[8] && first[6] == packet[6] &&
+           (item->ip.df || sv_load16be(packet + 4) == (uint16_t)(sv_load16be(first + 4) + item->count));
+}
+
+/* Acknowledgement, window, urgent pointer and options; the sequence number must be the next. */
 static bool same_tcp_fields(const struct sv_gro_item *item, const uint8_t *tcp)
 {
     const uint8_t *first = item->packet + item->ip.header_len;
 
-    return sv_load32be(tcp + 4) == item->next_seq && memcmp(first + 8, tcp + 8, 4) == 0 && first[12] == tcp[12] &&
-           memcmp(first + 14, tcp + 14, 2) == 0 && memcmp(first + 18, tcp + 18, item->ip.l4_len - 18u) == 0;
+    return sv_load32be(tcp + SV_TCP_SEQ) == item->next_seq &&
+           memcmp(first + SV_TCP_ACK_NUMBER, tcp + SV_TCP_ACK_NUMBER, 4) == 0 &&
+           memcmp(first + SV_TCP_WINDOW, tcp + SV_TCP_WINDOW, 2) == 0 &&
+           memcmp(first + SV_TCP_URGENT, tcp + SV_TCP_URGENT, item->ip.l4_len - (size_t)SV_TCP_URGENT) == 0;
 }
 
+/* For a mergeable packet of the item's flow. */
 static bool fits(const struct sv_gro_item *item, const uint8_t *packet, const struct sv_ip *ip)
 {
     size_t payload = ip->len - headers_of(ip);
 
     if (!item->open || item->count == SV_GRO_SEGMENTS || payload > item->segment_size ||
         item->bytes + payload > SV_GRO_BYTES || ip->l4_len != item->ip.l4_len ||
-        !same_ip_fields(item->packet, packet, ip->version)) {
+        !same_ip_fields(item, packet)) {
         return false;
     }
     return ip->proto == IPPROTO_UDP || same_tcp_fields(item, packet + ip->header_len);
 }
 
+static bool both_intact(struct sv_gro_item *item, const uint8_t *packet, const struct sv_ip *ip)
+{
+    item->verified = item->verified || is_intact(item->packet, &item->ip);
+    return item->verified && is_intact(packet, ip);
+}
+
+/* ---- items ---- */
+
+/* PSH says that the data ends here for now, and a short segment can only be the last. */
 static void append(struct sv_gro_item *item, uint8_t *packet, const struct sv_ip *ip)
 {
     size_t headers = headers_of(ip), payload = ip->len - headers;
-    uint8_t *flags = item->packet + item->ip.header_len + TCP_FLAGS_AT;
 
     item->count++;
     item->iov[item->count] = (struct iovec){ packet + headers, payload };
     item->bytes += (uint32_t)payload;
     item->next_seq += (uint32_t)payload;
-    if (payload < item->segment_size) {
-        item->open = false;
-    }
-    if (ip->proto == IPPROTO_TCP && (packet[ip->header_len + TCP_FLAGS_AT] & TCP_PSH)) {
-        *flags |= TCP_PSH;
+    item->open = payload == item->segment_size;
+    if (ip->proto == IPPROTO_TCP && (packet[ip->header_len + SV_TCP_FLAGS] & SV_TCP_PSH)) {
+        item->packet[ip->header_len + SV_TCP_FLAGS] |= SV_TCP_PSH;
         item->open = false;
     }
 }
 
-static void begin(struct sv_gro *gro, uint8_t *packet, size_t len, const struct sv_ip *ip, bool mergeable)
+static void begin(struct sv_gro *gro, uint8_t *packet, const struct sv_ip *ip, bool mergeable)
 {
     struct sv_gro_item *item;
 
@@ -108,17 +132,15 @@ static void begin(struct sv_gro *gro, uint8_t *packet, size_t len, const struct 
     item = &gro->items[gro->used++];
     item->ip = *ip;
     item->packet = packet;
-    item->bytes = (uint32_t)len;
+    item->bytes = ip->len;
+    item->segment_size = (uint16_t)(ip->len - headers_of(ip));
     item->count = 1;
-    item->iov[1] = (struct iovec){ packet, len };
     item->open = mergeable;
-    item->segment_size = 0;
-    if (mergeable) {
-        item->segment_size = (uint16_t)(len - headers_of(ip));
-        if (ip->proto == IPPROTO_TCP) {
-            item->next_seq = sv_load32be(packet + ip->header_len + 4) + item->segment_size;
-            item->open = !(packet[ip->header_len + TCP_FLAGS_AT] & TCP_PSH);
-        }
+    item->verified = false;
+    item->iov[1] = (struct iovec){ packet, ip->len };
+    if (mergeable && ip->proto == IPPROTO_TCP) {
+        item->next_seq = sv_load32be(packet + ip->header_len + SV_TCP_SEQ) + item->segment_size;
+        item->open = !(packet[ip->header_len + SV_TCP_FLAGS] & SV_TCP_PSH);
     }
 }
 
@@ -136,22 +158,17 @@ static struct sv_gro_item *newest(struct sv_gro *gro, const struct sv_ip *ip)
 void sv_gro_add(struct sv_gro *gro, uint8_t *packet, size_t len, const struct sv_ip *ip)
 {
     bool mergeable = is_mergeable(gro, packet, ip);
-    struct sv_gro_item *item = newest(gro, ip);
+    struct sv_gro_item *item = mergeable ? newest(gro, ip) : NULL;
 
-    if (item && mergeable && fits(item, packet, ip)) {
+    (void)len;
+    if (item && fits(item, packet, ip) && both_intact(item, packet, ip)) {
         append(item, packet, ip);
-        return;
+    } else {
+        begin(gro, packet, ip, mergeable);
     }
-    if (item) {
-        item->open = false;
-    }
-    begin(gro, packet, len, ip, mergeable);
 }
 
-static uint8_t kind_of(const struct sv_ip *ip)
-{
-    return ip->proto == IPPROTO_UDP ? SV_SUPER_UDP : ip->version == 4 ? SV_SUPER_TCP4 : SV_SUPER_TCP6;
-}
+/* ---- the end of a batch ---- */
 
 static void set_lengths(const struct sv_gro_item *item)
 {
@@ -163,33 +180,9 @@ static void set_lengths(const struct sv_gro_item *item)
         sv_store16be(packet + 4, (uint16_t)(item->bytes - SV_IP6_HEADER));
     }
     if (item->ip.proto == IPPROTO_UDP) {
-        sv_store16be(packet + item->ip.header_len + 4, (uint16_t)(item->bytes - item->ip.header_len));
+        sv_store16be(packet + item->ip.header_len + SV_UDP_LENGTH,
+                     (uint16_t)(item->bytes - item->ip.header_len));
     }
-}
-
-/* The header that the kernel trusts: every packet's own checksum was verified before it was merged. */
-static void build(const struct sv_gro_item *item, struct sv_vnet *vnet)
-{
-    const struct sv_ip *ip = &item->ip;
-    uint8_t kind = kind_of(ip);
-    uint16_t offset = kind == SV_SUPER_UDP ? 6 : 16;
-
-    set_lengths(item);
-    if (ip->version == 4) {
-        sv_checksum_ip4(item->packet, ip->header_len);
-    }
-    sv_store16be(item->packet + ip->header_len + offset,
-                 sv_checksum_fold(sv_checksum_pseudo(ip, ip->proto, item->bytes - ip->header_len)));
-    *vnet = (struct sv_vnet){
-        .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
-        .gso_type = kind == SV_SUPER_TCP4   ? VIRTIO_NET_HDR_GSO_TCPV4
-                    : kind == SV_SUPER_TCP6 ? VIRTIO_NET_HDR_GSO_TCPV6
-                                            : VIRTIO_NET_HDR_GSO_UDP_L4,
-        .hdr_len = (uint16_t)headers_of(ip),
-        .gso_size = item->segment_size,
-        .csum_start = ip->header_len,
-        .csum_offset = offset,
-    };
 }
 
 void sv_gro_flush(struct sv_gro *gro)
@@ -199,7 +192,8 @@ void sv_gro_flush(struct sv_gro *gro)
         struct sv_vnet vnet = { 0 };
 
         if (item->count > 1) {
-            build(item, &vnet);
+            set_lengths(item);
+            sv_vnet_offload(&vnet, item->packet, item->bytes, &item->ip, item->segment_size);
         }
         gro->emit(gro->ctx, &vnet, item->iov, item->count + (size_t)1);
     }

@@ -6,135 +6,167 @@
 
 #include "base/bytes.h"
 #include "packet/checksum.h"
-
-enum { TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_CWR = 0x80 };
+#include "packet/tcp.h"
 
 size_t sv_gso_segments(size_t len, const struct sv_ip *ip, uint8_t kind, uint16_t segment_size)
 {
-    size_t payload = len - ip->header_len - ip->l4_len;
+    size_t headers = (size_t)ip->header_len + ip->l4_len;
 
-    (void)kind;
-    return segment_size && payload ? (payload + segment_size - 1) / segment_size : 1;
+    if (kind == SV_SUPER_NONE || !segment_size || len <= headers) {
+        return 1;
+    }
+    return (len - headers + segment_size - 1) / segment_size;
 }
 
 size_t sv_gso_unit(const uint8_t *packet, const struct sv_ip *ip, uint8_t kind, uint16_t segment_size)
 {
-    size_t headers = (size_t)ip->header_len + ip->l4_len;
+    size_t longest = (size_t)ip->header_len + ip->l4_len + segment_size;
 
     (void)packet;
-    (void)kind;
-    return ip->len - headers < segment_size ? ip->len : headers + segment_size;
+    return kind == SV_SUPER_NONE || ip->len < longest ? ip->len : longest;
 }
 
-/* Checksum fields and everything that differs between segments are taken as 0: they are added for each. */
-static void sum_constants(struct sv_gso *it)
+/* Takes out of the template what differs between segments, and remembers where it starts. */
+static void blank_ip4(struct sv_gso *it)
 {
-    uint8_t headers[SV_IP4_HEADER + 40 + 60];
-    uint8_t *l4 = headers + it->ip->header_len;
+    it->id = sv_load16be(it->header + 4);
+    sv_store32be(it->header + 2, 0); /* total length, ID */
+    sv_store16be(it->header + 10, 0);
+    it->ip_sum = sv_checksum_fold(sv_checksum_add(0, it->header, it->l4));
+}
 
-    memcpy(headers, it->packet, it->headers);
-    if (it->ip->version == 4) {
-        memset(headers + 2, 0, 4);          /* total length, ID */
-        memset(headers + 10, 0, 2);
-        it->ip_sum = sv_checksum_add(0, headers, it->ip->header_len);
+static void blank_tcp(struct sv_gso *it, uint8_t *tcp)
+{
+    it->seq = sv_load32be(tcp + SV_TCP_SEQ);
+    it->flags = tcp[SV_TCP_FLAGS];
+    sv_store32be(tcp + SV_TCP_SEQ, 0);
+    tcp[SV_TCP_FLAGS] = 0;
+    sv_store16be(tcp + SV_TCP_CHECKSUM, 0);
+}
+
+static void make_template(struct sv_gso *it, const uint8_t *packet, const struct sv_ip *ip)
+{
+    uint8_t *l4 = it->header + it->l4;
+
+    memcpy(it->header, packet, it->headers);
+    if (it->ip4) {
+        blank_ip4(it);
     }
     if (it->tcp) {
-        memset(l4 + 4, 0, 4);               /* sequence number */
-        l4[13] = 0;
-        memset(l4 + 16, 0, 2);
+        blank_tcp(it, l4);
     } else {
-        memset(l4 + 4, 0, 4);               /* length, checksum */
+        sv_store32be(l4 + SV_UDP_LENGTH, 0); /* length, checksum */
     }
-    it->l4_sum = sv_checksum_add(sv_checksum_pseudo(it->ip, it->ip->proto, 0), l4, it->ip->l4_len);
+    it->l4_sum = sv_checksum_fold(sv_checksum_add(sv_checksum_pseudo(ip, ip->proto, 0), l4, ip->l4_len));
 }
 
-int sv_gso_init(struct sv_gso *it, const uint8_t *packet, size_t len, const struct sv_ip *ip, uint8_t kind, uint16_t segment_size)
+int sv_gso_init(struct sv_gso *it, const uint8_t *packet, size_t len, const struct sv_ip *ip, uint8_t kind,
+                uint16_t segment_size)
 {
     size_t headers = (size_t)ip->header_len + ip->l4_len;
 
-    (void)kind;
-    if (!ip->l4_len || ip->fragment || !segment_size || len != ip->len || headers > SV_IP4_HEADER + 40 + 60) {
+    if (!ip->l4_len || kind == SV_SUPER_NONE || !segment_size || len != ip->len || len <= headers ||
+        headers > SV_GSO_HEADERS_MAX) {
         return SV_E_MALFORMED;
     }
-    *it = (struct sv_gso){
-        .packet = packet,
-        .ip = ip,
-        .headers = headers,
-        .payload = len - headers,
-        .segment_size = segment_size,
-        .tcp = ip->proto == IPPROTO_TCP,
-    };
-    sum_constants(it);
+    it->payload = packet + headers;
+    it->payload_len = len - headers;
+    it->headers = (uint16_t)headers;
+    it->l4 = ip->header_len;
+    it->segment_size = segment_size;
+    it->count = (uint16_t)sv_gso_segments(len, ip, kind, segment_size);
+    it->next = 0;
+    it->ip4 = ip->version == 4;
+    it->tcp = ip->proto == IPPROTO_TCP;
+    make_template(it, packet, ip);
     return 0;
 }
 
-static void write_ip(const struct sv_gso *it, uint8_t *ip, size_t len)
+size_t sv_gso_count(const struct sv_gso *it)
 {
-    if (it->ip->version == 4) {
-        uint16_t id = (uint16_t)(sv_load16be(it->packet + 4) + it->index);
-
-        sv_store16be(ip + 2, (uint16_t)len);
-        sv_store16be(ip + 4, id);
-        sv_store16be(ip + 10, (uint16_t)~sv_checksum_fold(it->ip_sum + len + id));
-    } else {
-        sv_store16be(ip + 4, (uint16_t)(len - SV_IP6_HEADER));
-    }
+    return it->count;
 }
 
-static void write_tcp(const struct sv_gso *it, uint8_t *tcp, bool last, uint64_t payload_sum, size_t l4_len)
+static void write_ip(const struct sv_gso *it, size_t i, uint8_t *ip, size_t len)
 {
-    uint32_t seq = sv_load32be(it->packet + it->ip->header_len + 4) + (uint32_t)it->done;
-    uint8_t flags = it->packet[it->ip->header_len + 13];
+    uint16_t id = (uint16_t)(it->id + i);
+
+    if (!it->ip4) {
+        sv_store16be(ip + 4, (uint16_t)(len - SV_IP6_HEADER));
+        return;
+    }
+    sv_store16be(ip + 2, (uint16_t)len);
+    sv_store16be(ip + 4, id);
+    sv_store16be(ip + 10, (uint16_t)~sv_checksum_fold((uint64_t)it->ip_sum + len + id));
+}
+
+/* The end of the data is the end of the last segment; that the window was reduced is said once (RFC 3168,
+ * section 6.1.2). */
+static uint8_t flags_of(const struct sv_gso *it, size_t i)
+{
+    unsigned flags = it->flags;
+
+    if (i + 1 < it->count) {
+        flags &= ~(SV_TCP_FIN | SV_TCP_PSH);
+    }
+    if (i > 0) {
+        flags &= ~SV_TCP_CWR;
+    }
+    return (uint8_t)flags;
+}
+
+static void write_tcp(const struct sv_gso *it, size_t i, uint8_t *tcp, uint64_t sum)
+{
+    uint32_t seq = it->seq + (uint32_t)(i * it->segment_size);
+    uint8_t flags = flags_of(it, i);
+
+    sv_store32be(tcp + SV_TCP_SEQ, seq);
+    tcp[SV_TCP_FLAGS] = flags;
+    sv_store16be(tcp + SV_TCP_CHECKSUM, (uint16_t)~sv_checksum_fold(sum + seq + flags));
+}
+
+/* Its length is in the pseudo-header and in its own; a sum of 0 would say that there is none. */
+static void write_udp(uint8_t *udp, size_t l4_len, uint64_t sum)
+{
+    uint16_t checksum = (uint16_t)~sv_checksum_fold(sum + l4_len);
+
+    sv_store16be(udp + SV_UDP_LENGTH, (uint16_t)l4_len);
+    sv_store16be(udp + SV_UDP_CHECKSUM, checksum ? checksum : 0xFFFF);
+}
+
+size_t sv_gso_header(const struct sv_gso *it, size_t i, uint8_t *dst, const uint8_t **payload)
+{
+    size_t begin = i * it->segment_size, n = it->segment_size, l4_len;
     uint64_t sum;
 
-    flags = last ? flags : flags & (uint8_t)~(TCP_FIN | TCP_PSH);
-    flags = it->index ? flags & (uint8_t)~TCP_CWR : flags;
-    sv_store32be(tcp + 4, seq);
-    tcp[13] = flags;
-    sum = it->l4_sum + l4_len + (seq >> 16) + (seq & 0xFFFF) + flags + payload_sum;
-    sv_store16be(tcp + 16, (uint16_t)~sv_checksum_fold(sum));
-}
-
-static void write_udp(const struct sv_gso *it, uint8_t *udp, uint64_t payload_sum, size_t l4_len)
-{
-    uint16_t sum = (uint16_t)~sv_checksum_fold(it->l4_sum + 2 * l4_len + payload_sum);
-
-    sv_store16be(udp + 4, (uint16_t)l4_len);
-    sv_store16be(udp + 6, sum ? sum : 0xFFFF);
-}
-
-size_t sv_gso_next_header(struct sv_gso *it, uint8_t *headers, const uint8_t **payload)
-{
-    size_t left = it->payload - it->done;
-    size_t n = left < it->segment_size ? left : it->segment_size;
-    size_t l4_len = it->ip->l4_len + n;
-    uint64_t payload_sum;
-
-    if (!left && (it->index || it->payload)) {
+    if (i >= it->count) {
         return 0;
     }
-    *payload = it->packet + it->headers + it->done;
-    payload_sum = sv_checksum_add(0, *payload, n);
-    memcpy(headers, it->packet, it->headers);
-    write_ip(it, headers, it->headers + n);
-    if (it->tcp) {
-        write_tcp(it, headers + it->ip->header_len, n == left, payload_sum, l4_len);
-    } else {
-        write_udp(it, headers + it->ip->header_len, payload_sum, l4_len);
+    if (i + 1 == it->count) {
+        n = it->payload_len - begin;
     }
-    it->done += n;
-    it->index++;
+    *payload = it->payload + begin;
+    l4_len = it->headers - it->l4 + n;
+    sum = sv_checksum_add((uint64_t)it->l4_sum + l4_len, *payload, n);
+    memcpy(dst, it->header, it->headers);
+    write_ip(it, i, dst, it->headers + n);
+    if (it->tcp) {
+        write_tcp(it, i, dst + it->l4, sum);
+    } else {
+        write_udp(dst + it->l4, l4_len, sum);
+    }
     return n;
 }
 
 size_t sv_gso_next(struct sv_gso *it, uint8_t *dst)
 {
     const uint8_t *payload;
-    size_t n = sv_gso_next_header(it, dst, &payload);
+    size_t n = sv_gso_header(it, it->next, dst, &payload);
 
     if (!n) {
         return 0;
     }
     memcpy(dst + it->headers, payload, n);
+    it->next++;
     return it->headers + n;
 }

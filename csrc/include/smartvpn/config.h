@@ -25,7 +25,7 @@ typedef struct sv_server_config {
     uint16_t mtu;                           /* of the tunnel, bytes; 0: 1420 */
     uint16_t keepalive_secs;                /* greatest interval; 0: 60 */
     uint32_t rekey_secs;                    /* SV_REKEY_NEVER for never; 0: 3600; else at least 20 */
-    uint32_t resume_lifetime_secs;          /* 0: 300 */
+    uint32_t resume_lifetime_secs;          /* SV_RESUME_NEVER: sessions end with their link; 0: 300 */
     uint64_t default_bytes_per_sec;         /* rate limit of clients without their own; 0: none */
     uint64_t default_burst_bytes;           /* 0: max(rate / 10, 16 KB) */
     bool deny_host_access;                  /* clients reach nothing on the hub itself but ICMP and DNS on the gateway */
@@ -34,6 +34,7 @@ typedef struct sv_server_config {
 } sv_server_config;
 
 #define SV_REKEY_NEVER UINT32_MAX
+#define SV_RESUME_NEVER UINT32_MAX
 
 /* One client the hub accepts. */
 typedef struct sv_client_entry {
