@@ -190,13 +190,10 @@ void sv_conn_flush(struct sv_conn *conn)
     }
     if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
         flush_session(conn);
-        if (!finish_closing(conn)) {
-            sv_outbound_drain(conn);
-        }
+        sv_outbound_drain(conn);
         sv_outbound_send(conn);
     }
-    if (!conn->closing) {
-        finish_closing(conn);
+    if (!finish_closing(conn)) {
         publish_news(conn);
         sv_worker_wake_at(conn, sv_session_deadline(&conn->session));
         sv_worker_wake_at(conn, conn->drain_at);

@@ -314,7 +314,11 @@ void sv_dialer_on_disconnect(struct sv_conn *conn, unsigned code, const char *te
     if (conn != dialer->active && conn != dialer->pending) {
         return;
     }
-    snprintf(reason, sizeof reason, "%s%s%.200s", sv_disconnect_text(code), *text ? ": " : "", text);
+    if (!*text || strcmp(text, sv_disconnect_text(code)) == 0) {
+        snprintf(reason, sizeof reason, "%s", sv_disconnect_text(code));
+    } else {
+        snprintf(reason, sizeof reason, "%s: %.200s", sv_disconnect_text(code), text);
+    }
     dialer->has_resume = false;
     if (sv_disconnect_final(code)) {
         dialer->stopped = true;
