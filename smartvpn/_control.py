@@ -1,0 +1,61 @@
+"""Engine events → asyncio, and what is reported → everybody who listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from smartvpn._listeners import Subscription
+from smartvpn._native import NativeClient, NativeEvent, NativeServer
+from smartvpn.events import Event
+
+
+class Fanout:
+    """Hands each event to every subscriber."""
+
+    def __init__(self) -> None:
+        self._subscribers: set[Subscription] = set()
+
+    def subscribe(self) -> Subscription:
+        """A new subscriber; give it back with `unsubscribe`."""
+        subscriber = Subscription()
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscription) -> None:
+        """No more events; its iteration ends."""
+        self._subscribers.discard(subscriber)
+        subscriber.close()
+
+    def publish(self, event: Event) -> None:
+        """To all; never waits for a slow one."""
+        for subscriber in self._subscribers:
+            subscriber.put(event)
+
+
+class EnginePump:
+    """Drains an engine's events on the loop for as long as the engine lives."""
+
+    def __init__(self, engine: NativeServer | NativeClient, handle: Callable[[NativeEvent], None]) -> None:
+        self._engine = engine
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._fd = engine.event_fd
+        self._loop.add_reader(self._fd, self._drain)
+        # The engine may have spoken before anybody listened: its fd wakes us only after a drain.
+        self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        while self._fd >= 0 and (event := self._engine.next_event()) is not None:
+            self._handle(event)
+
+    def _detach(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            self._fd = -1
+
+    async def close(self) -> None:
+        """Hand on what is left, then end the engine, off the loop."""
+        self._drain()
+        self._detach()
+        await asyncio.to_thread(self._engine.close)

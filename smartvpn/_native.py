@@ -1,0 +1,488 @@
+"""The only user of the C extension: statuses → exceptions, structs ↔ attrs objects, owners for pointers.
+
+Calls return soon, but `open` and `close`, which belong on a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import frozen
+
+from smartvpn._core import ffi, lib
+from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig
+from smartvpn.errors import (
+    ConfigError,
+    ConflictError,
+    InvalidStateError,
+    NativeError,
+    NotFoundError,
+    PermissionDeniedError,
+    PoolExhaustedError,
+    SmartVpnError,
+    UnauthorizedError,
+    UnreachableError,
+    VpnTimeoutError,
+)
+from smartvpn.keys import decode_key, encode_key
+from smartvpn.types import ConnectionQuality, DropCounters, LinkHealth, MtuInfo, TunnelState
+
+TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
+_SESSIONS_AT_ONCE = 256
+
+
+class Disconnect(IntEnum):
+    """The wire's Disconnect codes that the hub gives."""
+
+    NORMAL = 0
+    DISABLED = 2
+    EXPIRED = 3
+    REMOVED = 4
+    KEY_ROTATED = 5
+    KICKED = 6
+
+
+class EventKind(IntEnum):
+    """What an engine tells."""
+
+    SESSION_STARTED = 1
+    SESSION_ENDED = 2
+    STATE = 3
+    SETTINGS = 4
+    ERROR = 5
+    LOST = 6
+
+
+@frozen(kw_only=True)
+class NativeEvent:
+    """An event of the engine; `code` is a Disconnect code or -1, `status` an error of C or 0."""
+
+    kind: EventKind
+    client_id: str
+    session_id: str
+    state: TunnelState
+    code: int
+    status: int
+    reason: str
+    count: int
+
+
+@frozen(kw_only=True)
+class Counters:
+    """Sums over an engine's life; bytes and packets are those inside the tunnel."""
+
+    bytes_sent: int
+    bytes_received: int
+    packets_sent: int
+    packets_received: int
+    keepalives_sent: int
+    keepalives_received: int
+    uptime_seconds: int
+    active_sessions: int
+    total_sessions: int
+    handshakes: int
+    bad_handshakes: int
+
+
+@frozen(kw_only=True)
+class Session:
+    """A live session on the hub."""
+
+    client_id: str
+    session_id: str
+    public_key: str
+    assigned_ip: str
+    assigned_ip6: str | None
+    remote_addr: str
+    transport: str
+    connected_since: datetime
+    last_keepalive_at: datetime | None
+    bytes_sent: int
+    bytes_received: int
+    keepalives_received: int
+    packets_dropped: int
+    bytes_dropped: int
+    rate_limit: RateLimit | None
+    drops: DropCounters
+    quality: ConnectionQuality | None
+
+
+@frozen(kw_only=True)
+class TunnelSettings:
+    """What the hub gave a client. Addresses carry their prefix length; times are milliseconds."""
+
+    address: str
+    address6: str | None
+    gateway: str | None
+    gateway6: str | None
+    server_addr: str
+    mtu: int
+    dns: tuple[str, ...]
+    routes: tuple[str, ...]
+    connected_since: datetime
+    handshake_ms: float
+
+
+_EXCEPTIONS: dict[int, type[SmartVpnError]] = {
+    lib.SV_E_NOT_FOUND: NotFoundError,
+    lib.SV_E_EXISTS: ConflictError,
+    lib.SV_E_FULL: PoolExhaustedError,
+    lib.SV_E_STATE: InvalidStateError,
+    lib.SV_E_PERMISSION: PermissionDeniedError,
+    lib.SV_E_IN_USE: ConflictError,
+    lib.SV_E_TIMEOUT: VpnTimeoutError,
+    lib.SV_E_REFUSED: UnauthorizedError,
+    lib.SV_E_AUTH: UnauthorizedError,
+    lib.SV_E_UNREACHABLE: UnreachableError,
+    lib.SV_E_CLOSED: UnreachableError,
+}
+
+
+def _text(pointer: Any) -> str:
+    return str(ffi.string(pointer).decode("utf-8", "replace"))
+
+
+def error_of(status: int, words: str = "") -> SmartVpnError:
+    """The exception for a status of C; `words` say more than the status does."""
+    text = _text(lib.sv_strerror(status))
+    if status == lib.SV_E_INVALID and ": " in words:
+        field, _, reason = words.partition(": ")
+        return ConfigError(field, reason)
+    kind = _EXCEPTIONS.get(status)
+    message = words or text
+    return NativeError(status, message) if kind is None else kind(message)
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise error_of(status, _text(lib.sv_error_detail()))
+
+
+def aead_name() -> str:
+    """Who does ChaCha20-Poly1305 on this machine."""
+    return _text(lib.sv_engine_aead())
+
+
+def _when(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+class _Strings:
+    """C strings and arrays of them, alive as long as this object."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def one(self, text: str | None) -> Any:
+        if text is None:
+            return ffi.NULL
+        buffer = ffi.new("char[]", text.encode())
+        self._kept.append(buffer)
+        return buffer
+
+    def many(self, texts: Iterable[str]) -> tuple[Any, int]:
+        pointers = [self.one(text) for text in texts]
+        array = ffi.new("char *[]", pointers)
+        self._kept.append(array)
+        return ffi.cast("const char *const *", array), len(pointers)
+
+
+def _put_key(target: Any, key: str) -> None:
+    ffi.memmove(target, decode_key(key), 32)
+
+
+def _wipe(struct: Any) -> None:
+    ffi.memmove(struct, bytes(ffi.sizeof(struct[0])), ffi.sizeof(struct[0]))
+
+
+def pem_text(value: str) -> str:
+    """PEM text as it is, or what stands in the file of that name. Raises OSError."""
+    return value if "-----BEGIN" in value else Path(value).read_text()
+
+
+class _Engine:
+    """Owner of a running engine; `close` may be called again and again."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._pointer = pointer
+
+    @property
+    def _handle(self) -> Any:
+        if self._pointer is None:
+            raise InvalidStateError("the engine is closed")
+        return self._pointer
+
+    @property
+    def event_fd(self) -> int:
+        """Readable when events wait."""
+        return int(lib.sv_engine_event_fd(self._handle))
+
+    @property
+    def interface(self) -> str:
+        """Name of the TUN device."""
+        return _text(lib.sv_engine_tun_name(self._handle))
+
+    def next_event(self) -> NativeEvent | None:
+        """The oldest event, or None."""
+        event = ffi.new("sv_event *")
+        if self._pointer is None or not lib.sv_engine_next_event(self._pointer, event):
+            return None
+        return NativeEvent(
+            kind=EventKind(event.type),
+            client_id=_text(event.client_id),
+            session_id=bytes(ffi.buffer(event.session_id)).hex(),
+            state=list(TunnelState)[event.state],
+            code=event.code,
+            status=event.error,
+            reason=_text(event.reason),
+            count=event.count,
+        )
+
+    def counters(self) -> Counters:
+        """Sums since the start."""
+        sums = ffi.new("sv_statistics *")
+        lib.sv_engine_statistics(self._handle, sums)
+        return Counters(
+            bytes_sent=sums.bytes_sent,
+            bytes_received=sums.bytes_received,
+            packets_sent=sums.packets_sent,
+            packets_received=sums.packets_received,
+            keepalives_sent=sums.keepalives_sent,
+            keepalives_received=sums.keepalives_received,
+            uptime_seconds=sums.uptime_secs,
+            active_sessions=sums.active_sessions,
+            total_sessions=sums.total_sessions,
+            handshakes=sums.handshakes,
+            bad_handshakes=sums.bad_handshakes,
+        )
+
+    def close(self) -> None:
+        """End sessions, threads and the device; takes up to a second."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            lib.sv_engine_close(pointer)
+
+
+class NativeServer(_Engine):
+    """A hub's engine."""
+
+    @classmethod
+    def open(cls, config: ServerConfig, *, tun_name: str | None = None, workers: int = 0) -> Self:
+        """Make the device and open the listeners. Raises SmartVpnError with words."""
+        strings = _Strings()
+        c = ffi.new("sv_server_config *")
+        _put_key(c.private_key, config.private_key)
+        c.listen_addr = strings.one(config.listen_addr)
+        c.subnet = strings.one(config.subnet)
+        c.subnet6 = strings.one(config.subnet6)
+        c.tls_cert = strings.one(None if config.tls_cert is None else pem_text(config.tls_cert))
+        c.tls_key = strings.one(None if config.tls_key is None else pem_text(config.tls_key))
+        c.dns, c.dns_count = strings.many(config.dns)
+        c.routes, c.route_count = strings.many(config.client_routes())
+        c.trusted_proxies, c.trusted_proxy_count = strings.many(config.trusted_proxies)
+        c.mtu = config.mtu
+        c.keepalive_secs = config.keepalive_interval_secs
+        c.rekey_secs = config.rekey_secs or lib.SV_REKEY_NEVER
+        c.resume_lifetime_secs = config.resume_lifetime_secs or lib.SV_RESUME_NEVER
+        limit = config.default_rate_limit()
+        if limit is not None:
+            c.default_bytes_per_sec, c.default_burst_bytes = limit.bytes_per_sec, limit.burst_bytes
+        c.deny_host_access = not config.allow_host_access
+        c.workers = workers
+        c.tun_name = strings.one(tun_name)
+        out = ffi.new("sv_engine **")
+        try:
+            _check(lib.sv_server_open(out, c))
+        finally:
+            _wipe(c)
+        return cls(out[0])
+
+    @property
+    def port(self) -> int:
+        """The WebSocket port that was bound."""
+        return int(lib.sv_engine_port(self._handle))
+
+    def put_client(self, entry: ClientEntry, *, assigned_ip: str | None) -> tuple[str, str | None]:
+        """Add the client or replace its entry; its address and IPv6 address come back.
+
+        Raises ConflictError for a key or address of another, PoolExhaustedError, ConfigError.
+        """
+        strings = _Strings()
+        c = ffi.new("sv_client_entry *")
+        c.client_id = strings.one(entry.client_id)
+        _put_key(c.public_key, entry.public_key)
+        c.assigned_ip = strings.one(assigned_ip)
+        c.disabled = not entry.enabled
+        c.expires_at = 0 if entry.expires_at is None else max(1, int(entry.expires_at.timestamp()))
+        c.max_connections = entry.security.max_connections
+        c.priority = entry.priority
+        limit = entry.security.rate_limit
+        if limit is not None:
+            c.bytes_per_sec, c.burst_bytes = limit.bytes_per_sec, limit.burst_bytes
+        security = entry.security
+        c.source_allow, c.source_allow_count = strings.many(security.ip_allow_list)
+        c.source_deny, c.source_deny_count = strings.many(security.ip_block_list)
+        c.destination_allow, c.destination_allow_count = strings.many(security.destination_allow_list)
+        c.destination_deny, c.destination_deny_count = strings.many(security.destination_block_list)
+        addr4, addr6 = ffi.new("char[64]"), ffi.new("char[64]")
+        _check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
+        return _text(addr4), _text(addr6) or None
+
+    def remove_client(self, client_id: str, code: Disconnect = Disconnect.REMOVED) -> None:
+        """End its sessions and forget it. Raises NotFoundError."""
+        _check(lib.sv_hub_remove_client(self._handle, client_id.encode(), code))
+
+    def disconnect(self, client_id: str, session_id: str | None, code: Disconnect) -> None:
+        """End one session, or all. Raises NotFoundError."""
+        raw = ffi.NULL if session_id is None else _session_bytes(session_id)
+        _check(lib.sv_hub_disconnect(self._handle, client_id.encode(), raw, code))
+
+    def set_rate_limit(self, client_id: str, limit: RateLimit | None) -> None:
+        """At run time; None is unlimited. Raises NotFoundError."""
+        rate, burst = (0, 0) if limit is None else (limit.bytes_per_sec, limit.burst_bytes)
+        _check(lib.sv_hub_set_rate_limit(self._handle, client_id.encode(), rate, burst))
+
+    def sessions(self, client_id: str | None = None) -> list[Session]:
+        """The live sessions, of one client or of all. Raises NotFoundError."""
+        wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
+        count = ffi.new("size_t *")
+        capacity = _SESSIONS_AT_ONCE
+        while True:
+            infos = ffi.new("sv_session_info[]", capacity)
+            _check(lib.sv_hub_sessions(self._handle, wanted, infos, capacity, count))
+            if count[0] <= capacity:
+                return [_session(infos[index]) for index in range(count[0])]
+            capacity = count[0] + _SESSIONS_AT_ONCE
+
+
+def _session_bytes(session_id: str) -> bytes:
+    try:
+        raw = bytes.fromhex(session_id)
+    except ValueError:
+        raw = b""
+    if len(raw) != 16:
+        raise ConfigError("sessionId", "is no session id")
+    return raw
+
+
+def _session(info: Any) -> Session:
+    since = _when(info.connected_since)
+    assert since is not None
+    limit = RateLimit.of(info.bytes_per_sec, info.burst_bytes or None) if info.bytes_per_sec else None
+    return Session(
+        client_id=_text(info.client_id),
+        session_id=bytes(ffi.buffer(info.session_id)).hex(),
+        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
+        assigned_ip=_text(info.assigned_ip),
+        assigned_ip6=_text(info.assigned_ip6) or None,
+        remote_addr=_text(info.remote_addr),
+        transport=TRANSPORTS[info.transport],
+        connected_since=since,
+        last_keepalive_at=_when(info.last_keepalive),
+        bytes_sent=info.bytes_sent,
+        bytes_received=info.bytes_received,
+        keepalives_received=info.keepalives_received,
+        packets_dropped=info.packets_dropped,
+        bytes_dropped=info.bytes_dropped,
+        rate_limit=limit,
+        drops=DropCounters(
+            high=info.drops.high,
+            normal=info.drops.normal,
+            low=info.drops.low,
+            acl=info.drops.acl,
+            rate_limit=info.drops.rate_limit,
+        ),
+        quality=_quality(info.quality),
+    )
+
+
+def _quality(info: Any) -> ConnectionQuality | None:
+    if not info.known:
+        return None
+    return ConnectionQuality(
+        srtt_ms=info.srtt_ms,
+        jitter_ms=info.jitter_ms,
+        min_rtt_ms=info.min_rtt_ms,
+        max_rtt_ms=info.max_rtt_ms,
+        loss_ratio=info.loss_ratio,
+        consecutive_timeouts=info.consecutive_timeouts,
+        link_health=list(LinkHealth)[info.health],
+        current_keepalive_interval_secs=info.keepalive_interval_secs,
+    )
+
+
+class NativeClient(_Engine):
+    """A client's engine."""
+
+    @classmethod
+    def open(
+        cls, config: ClientConfig, *, instance: bytes, cert_hash_strict: bool, tun_name: str | None = None
+    ) -> Self:
+        """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words."""
+        strings = _Strings()
+        url = config.websocket_url()
+        c = ffi.new("sv_client_config *")
+        c.server_url = strings.one(f"{url.scheme}://{url.authority}{url.path}")
+        _put_key(c.server_key, config.server_public_key)
+        _put_key(c.private_key, str(config.client_private_key))
+        ffi.memmove(c.instance, instance, 16)
+        pin = None if config.server_cert_hash is None else decode_key(config.server_cert_hash)
+        pinned = ffi.NULL if pin is None else ffi.new("uint8_t[32]", pin)
+        c.cert_hash = pinned
+        c.cert_hash_strict = cert_hash_strict
+        c.mtu = config.mtu or 0
+        c.keepalive_secs = config.keepalive_interval_secs or 0
+        c.tun_name = strings.one(tun_name)
+        out = ffi.new("sv_engine **")
+        try:
+            _check(lib.sv_client_open(out, c))
+        finally:
+            _wipe(c)
+        return cls(out[0])
+
+    @property
+    def state(self) -> TunnelState:
+        """How far the tunnel is."""
+        return list(TunnelState)[int(lib.sv_client_get_state(self._handle))]
+
+    def settings(self) -> TunnelSettings:
+        """What the hub gave. Raises InvalidStateError before it did."""
+        s = ffi.new("sv_client_settings *")
+        _check(lib.sv_client_get_settings(self._handle, s))
+        since = _when(s.connected_since)
+        assert since is not None
+        return TunnelSettings(
+            address=_text(s.address),
+            address6=_text(s.address6) or None,
+            gateway=_text(s.gateway) or None,
+            gateway6=_text(s.gateway6) or None,
+            server_addr=_text(s.server_addr),
+            mtu=s.mtu,
+            dns=tuple(_text(s.dns[index]) for index in range(s.dns_count)),
+            routes=tuple(_text(s.routes[index]) for index in range(s.route_count)),
+            connected_since=since,
+            handshake_ms=s.handshake_ms,
+        )
+
+    def quality(self) -> ConnectionQuality | None:
+        """The link's measurements; None before the first."""
+        info = ffi.new("sv_quality_info *")
+        _check(lib.sv_client_get_quality(self._handle, info))
+        return _quality(info)
+
+    def mtu(self) -> MtuInfo:
+        """How large a packet may be, and why."""
+        info = ffi.new("sv_mtu_info *")
+        _check(lib.sv_client_get_mtu(self._handle, info))
+        return MtuInfo(
+            tun_mtu=info.tun_mtu,
+            effective_mtu=info.effective_mtu,
+            link_mtu=info.link_mtu,
+            overhead_bytes=info.overhead_bytes,
+            oversized_packets_dropped=info.oversized_packets_dropped,
+            icmp_too_big_sent=info.icmp_too_big_sent,
+        )

@@ -1,0 +1,189 @@
+"""Addresses, routes, NAT and DNS of a tunnel's interface, and their way back.
+
+Every change is noted in a journal before it is made. `Network.restore` undoes them in reverse;
+after a crash `Network.restore_leftovers` does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from smartvpn import _address
+from smartvpn.errors import ConfigError, InvalidStateError
+from smartvpn.network._changes import Change, reconcile, undo_all
+from smartvpn.network._dns import dns_changes
+from smartvpn.network._journal import Journal, Owner, journals, locked, namespace_identity
+from smartvpn.network._links import Address, LinkMtu, LinkUp, Route, interface_index
+from smartvpn.network._nat import NftTable, host_chain, nat_chains, table_name
+from smartvpn.network._routes import server_routes, tunnel_networks, tunnel_routes
+from smartvpn.network._sysctl import Sysctl, forwarding
+
+__all__ = ["Network"]
+
+_log = logging.getLogger(__name__)
+
+STATE_DIR = Path("/run/smartvpn")
+_INTERFACE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}")
+Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+T = TypeVar("T")
+
+
+class Network:
+    """What one interface needs of the system around it.
+
+    All methods block for the length of a few system calls and may be called from any thread. They
+    raise SmartVpnError and its kin: PermissionDeniedError without CAP_NET_ADMIN, NotFoundError
+    for a missing interface or program, ConflictError for a route somebody else has,
+    InvalidStateError when another process manages the interface, ConfigError for a wrong value.
+    What was done before an error stays, recorded; `restore` takes it back.
+    """
+
+    def __init__(self, interface: str, *, state_dir: Path = STATE_DIR) -> None:
+        if not _INTERFACE.fullmatch(interface):
+            raise ConfigError("interface", f"{_address.shown(interface)} is no interface name")
+        self._interface = interface
+        self._state_dir = Path(state_dir)
+        self._server: tuple[_address.IpAddress | None, list[_address.IpNetwork]] = (None, [])
+
+    def configure_hub(
+        self,
+        *,
+        address: str,
+        address6: str | None,
+        mtu: int,
+        nat: bool,
+        subnet: str,
+        subnet6: str | None,
+        allow_host_access: bool,
+    ) -> None:
+        """Make the interface a hub's: address, forwarding, NAT, and who reaches the host.
+
+        `address` is such as `10.8.0.1/24`, `subnet` such as `10.8.0.0/24`, `mtu` is in bytes. With
+        `nat`, packets of the subnets leave through other interfaces under the host's address.
+        Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else.
+        """
+        addresses = _addresses(address, address6)
+        networks = [_parsed(_address.parse_network, "subnet", subnet)]
+        if subnet6:
+            networks.append(_parsed(_address.parse_network, "subnet6", subnet6))
+        with locked(self._state_dir):
+            wanted = self._interface_changes(addresses, mtu)
+            wanted += forwarding(namespace_identity(), ipv6=bool(subnet6))
+            chains = nat_chains(self._interface, networks) if nat else ""
+            if not allow_host_access:
+                chains += host_chain(self._interface, [str(item.ip) for item in addresses])
+            if chains:
+                wanted.append(NftTable(table_name(self._interface), chains))
+            reconcile(self._journal(), wanted)
+
+    def configure_client(
+        self,
+        *,
+        address: str,
+        address6: str | None,
+        mtu: int,
+        routes: list[str],
+        dns: list[str],
+        server_address: str | None,
+    ) -> None:
+        """Make the interface a client's; called again, change only what differs.
+
+        `routes` are networks that go into the tunnel, besides the address's own. `dns` are servers
+        for all names. `server_address` is where the hub is outside of the tunnel: packets to it
+        keep the way they had.
+        """
+        addresses = _addresses(address, address6)
+        networks = tunnel_networks(_parsed_all(_address.parse_network, "routes", routes))
+        servers = [str(server) for server in _parsed_all(_address.parse_address, "dns", dns)]
+        server = _parsed(_address.parse_address, "serverAddress", server_address) if server_address else None
+        self._server = (server, networks)
+        with locked(self._state_dir):
+            index = interface_index(self._interface)
+            wanted = self._interface_changes(addresses, mtu)
+            wanted += server_routes(server, networks, index)
+            wanted += tunnel_routes(networks, [item.network for item in addresses], index)
+            wanted += dns_changes(self._interface, index, servers)
+            reconcile(self._journal(), wanted)
+
+    def refresh_server_route(self) -> None:
+        """Look anew for the way to the hub around the tunnel; call it when the network changed."""
+        server, networks = self._server
+        with locked(self._state_dir):
+            index = interface_index(self._interface)
+            journal = self._journal()
+            around = server_routes(server, networks, index)
+            kept = [record.change for record in journal.records if not _leads_around(record.change, index)]
+            reconcile(journal, around + kept)
+
+    def restore(self) -> None:
+        """Undo everything, the last first; nothing happens when there is nothing to undo."""
+        with locked(self._state_dir):
+            journal = Journal.at(self._state_dir, self._interface)
+            if journal.owner == Owner.current() or not journal.owner.alive:
+                _restore(journal)
+
+    @classmethod
+    def restore_leftovers(cls, state_dir: Path = STATE_DIR) -> list[str]:
+        """Undo what processes that died left in this network namespace; the interfaces' names."""
+        with locked(Path(state_dir)):
+            left = [journal for journal in journals(Path(state_dir)) if not journal.owner.alive]
+            for journal in left:
+                _restore(journal)
+                _log.info("restored what a dead process changed for %s", journal.interface)
+            return [journal.interface for journal in left]
+
+    def _interface_changes(self, addresses: Sequence[Interface], mtu: int) -> list[Change]:
+        index = interface_index(self._interface)
+        changes: list[Change] = []
+        if any(item.version == 6 for item in addresses):
+            name = f"ipv6/conf/{self._interface}/disable_ipv6"
+            changes.append(Sysctl(namespace_identity(), name, "0"))
+        changes += [LinkMtu(index, mtu), LinkUp(index)]
+        changes += [Address(index, str(item)) for item in addresses]
+        return changes
+
+    def _journal(self) -> Journal:
+        """Our journal; a dead process's is worked off first."""
+        journal = Journal.at(self._state_dir, self._interface)
+        if journal.owner == Owner.current() and not journal.stale:
+            return journal
+        if journal.owner.alive and not journal.stale:
+            raise InvalidStateError(
+                f"interface {self._interface} is managed by the process {journal.owner.pid}"
+            )
+        _restore(journal)
+        return Journal.at(self._state_dir, self._interface)
+
+
+def _restore(journal: Journal) -> None:
+    if journal.stale:
+        journal.records = [record for record in journal.records if record.change.outlives_namespace]
+    undo_all(journal)
+    journal.save()
+
+
+def _leads_around(change: Change, tunnel: int) -> bool:
+    return isinstance(change, Route) and change.index != tunnel
+
+
+def _addresses(address: str, address6: str | None) -> list[Interface]:
+    addresses = [_parsed(_address.parse_interface, "address", address)]
+    if address6:
+        addresses.append(_parsed(_address.parse_interface, "address6", address6))
+    return addresses
+
+
+def _parsed_all(parse: Callable[[str], T], name: str, texts: Sequence[str]) -> list[T]:
+    return [_parsed(parse, f"{name}[{place}]", text) for place, text in enumerate(texts)]
+
+
+def _parsed(parse: Callable[[str], T], name: str, text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(name, str(error)) from None

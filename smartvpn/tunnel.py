@@ -1,0 +1,296 @@
+"""The tunnel: the engine and the network as one. What each command of client mode means."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from smartvpn._control import EnginePump, Fanout
+from smartvpn._native import EventKind, NativeClient, NativeEvent, TunnelSettings, error_of
+from smartvpn.commands import ConnectParams, NoParams
+from smartvpn.config import ClientConfig, Transport
+from smartvpn.errors import (
+    ConfigError,
+    InvalidStateError,
+    SmartVpnError,
+    UnauthorizedError,
+    UnreachableError,
+)
+from smartvpn.events import ErrorReported, StatusChanged
+from smartvpn.network import Network
+from smartvpn.types import (
+    ConnectionQuality,
+    ConnectResult,
+    Keypair,
+    MtuInfo,
+    Statistics,
+    Status,
+    TunnelState,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECS = 30.0
+INSTANCE_FILE = Path("/var/lib/smartvpn/instance")
+
+
+class Tunnel:
+    """Client mode. `connect` brings the tunnel up, `disconnect` takes it down; in between it heals itself."""
+
+    def __init__(
+        self, fanout: Fanout, *, tun_name: str | None = None, instance_file: Path = INSTANCE_FILE
+    ) -> None:
+        self._fanout = fanout
+        self._tun_name = tun_name
+        self._instance_file = instance_file
+        self._running: _Running | None = None
+        self._last_error: str | None = None
+        self._changes = asyncio.Lock()
+
+    # lifetime
+
+    async def connect(self, params: ConnectParams) -> ConnectResult:
+        """Bring the tunnel up: device, session, addresses, routes, DNS.
+
+        Raises UnauthorizedError when the hub refuses, UnreachableError when it cannot be reached.
+        """
+        async with self._changes:
+            if self._running is not None:
+                raise InvalidStateError("the tunnel is connected already")
+            _require_websocket(params.config)
+            instance = await asyncio.to_thread(_instance, self._instance_file)
+            self._last_error = None
+            running = await _Running.open(params.config, instance, self._tun_name, self._report)
+            self._running = running
+            try:
+                return await running.up()
+            except BaseException as error:
+                self._running = None
+                self._last_error = str(error)
+                await running.close()
+                self._publish()
+                raise
+
+    async def disconnect(self, _: NoParams | None = None) -> None:
+        """Take the tunnel down and give everything back. One that is down is none the worse."""
+        async with self._changes:
+            running, self._running = self._running, None
+            if running is None:
+                return
+            await running.close()
+            self._last_error = None
+        self._publish()
+
+    async def stop(self) -> None:
+        """The same, for the daemon's end."""
+        await self.disconnect()
+
+    def _report(self, error: str | None) -> None:
+        """A new state, and what went wrong on the way to it; a connected tunnel has no error."""
+        connected = self._running is not None and self._running.state is TunnelState.CONNECTED
+        self._last_error = None if connected else error or self._last_error
+        self._publish()
+
+    def _publish(self) -> None:
+        self._fanout.publish(StatusChanged(status=self._status()))
+        if self._running is not None and self._running.state is TunnelState.ERROR:
+            self._fanout.publish(ErrorReported(message=self._last_error or "the tunnel ended"))
+
+    # what is
+
+    def _status(self) -> Status:
+        running = self._running
+        if running is None:
+            state = TunnelState.ERROR if self._last_error else TunnelState.DISCONNECTED
+            return Status(state=state, last_error=self._last_error)
+        settings = running.settings
+        return Status(
+            state=running.state,
+            assigned_ip=_without_prefix(settings.address) if settings else None,
+            assigned_ip6=_without_prefix(settings.address6) if settings and settings.address6 else None,
+            server_addr=running.server,
+            transport=Transport.WEBSOCKET,
+            connected_since=settings.connected_since if settings else None,
+            last_error=self._last_error,
+        )
+
+    def _tunnel(self) -> _Running:
+        if self._running is None:
+            raise InvalidStateError("the tunnel is not connected")
+        return self._running
+
+    async def get_status(self, _: NoParams) -> Status:
+        """How far the tunnel is."""
+        return self._status()
+
+    async def get_statistics(self, _: NoParams) -> Statistics:
+        """Counters since `connect`."""
+        engine = self._tunnel().engine
+        sums = engine.counters()
+        return Statistics(
+            bytes_sent=sums.bytes_sent,
+            bytes_received=sums.bytes_received,
+            packets_sent=sums.packets_sent,
+            packets_received=sums.packets_received,
+            keepalives_sent=sums.keepalives_sent,
+            keepalives_received=sums.keepalives_received,
+            uptime_seconds=sums.uptime_seconds,
+            quality=engine.quality(),
+        )
+
+    async def get_connection_quality(self, _: NoParams) -> ConnectionQuality:
+        """The link's measurements. Raises InvalidStateError before the first answer."""
+        quality = self._tunnel().engine.quality()
+        if quality is None:
+            raise InvalidStateError("nothing has been measured yet")
+        return quality
+
+    async def get_mtu_info(self, _: NoParams) -> MtuInfo:
+        """How large a packet may be, and why."""
+        return self._tunnel().engine.mtu()
+
+    async def generate_keypair(self, _: NoParams) -> Keypair:
+        """A fresh Noise pair."""
+        return Keypair.generate()
+
+
+class _Running:
+    """Everything that exists only while there is a tunnel."""
+
+    def __init__(
+        self, config: ClientConfig, engine: NativeClient, report: Callable[[str | None], None]
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.network = Network(engine.interface)
+        self.server = config.websocket_url().authority
+        self.state = TunnelState.CONNECTING
+        self.settings: TunnelSettings | None = None
+        self._report = report
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._new_settings = asyncio.Event()
+        self._applier: asyncio.Task[None] | None = None
+        self._pump = EnginePump(engine, self._on_event)
+
+    @classmethod
+    async def open(
+        cls, config: ClientConfig, instance: bytes, tun_name: str | None, report: Callable[[str | None], None]
+    ) -> _Running:
+        strict = config.transport is not Transport.AUTO
+        engine = await asyncio.to_thread(
+            NativeClient.open, config, instance=instance, cert_hash_strict=strict, tun_name=tun_name
+        )
+        return cls(config, engine, report)
+
+    async def up(self) -> ConnectResult:
+        """Wait for the session, then set addresses, routes and DNS."""
+        try:
+            async with asyncio.timeout(CONNECT_SECS):
+                await self._first
+        except TimeoutError:
+            raise UnreachableError(f"{self.server} does not answer") from None
+        settings = self.engine.settings()
+        await self._apply(settings)
+        self._new_settings.clear()
+        self._applier = asyncio.create_task(self._apply_changes())
+        self._report(None)
+        return ConnectResult(
+            assigned_ip=_without_prefix(settings.address),
+            assigned_ip6=_without_prefix(settings.address6) if settings.address6 else None,
+            transport=Transport.WEBSOCKET,
+            mtu=settings.mtu,
+        )
+
+    async def close(self) -> None:
+        if self._applier is not None:
+            self._applier.cancel()
+            await asyncio.gather(self._applier, return_exceptions=True)
+        if self._first.done():
+            self._first.exception()
+        else:
+            self._first.cancel()
+        await asyncio.to_thread(self.network.restore)
+        await self._pump.close()
+
+    async def _apply(self, settings: TunnelSettings) -> None:
+        self.settings = settings
+        config = self.config
+        await asyncio.to_thread(
+            self.network.configure_client,
+            address=settings.address,
+            address6=settings.address6,
+            mtu=settings.mtu,
+            routes=list(settings.routes if config.routes is None else config.routes),
+            dns=list(settings.dns if config.dns is None else config.dns),
+            server_address=settings.server_addr,
+        )
+
+    async def _apply_changes(self) -> None:
+        """Settings that change while the tunnel lives, one after the other."""
+        while True:
+            await self._new_settings.wait()
+            self._new_settings.clear()
+            try:
+                await self._apply(self.engine.settings())
+            except SmartVpnError as error:
+                log.error("the hub's new settings cannot be applied: %s", error)
+                self._report(str(error))
+
+    # events
+
+    def _on_event(self, event: NativeEvent) -> None:
+        if event.kind is EventKind.SETTINGS:
+            self._new_settings.set()
+        elif event.kind is EventKind.STATE:
+            self._on_state(event)
+
+    def _on_state(self, event: NativeEvent) -> None:
+        self.state = event.state
+        if self._first.done():
+            self._report(event.reason or None)
+            return
+        if event.state is TunnelState.CONNECTED:
+            self._first.set_result(None)
+        elif event.state is TunnelState.ERROR:
+            self._first.set_exception(UnauthorizedError(f"the hub refused this client: {event.reason}"))
+        elif event.status:
+            self._first.set_exception(_connect_error(self.server, event))
+        else:
+            self._report(None)
+
+
+def _connect_error(server: str, event: NativeEvent) -> SmartVpnError:
+    """The first attempt failed; a command tells so, instead of trying for ever."""
+    error = error_of(event.status, event.reason)
+    if isinstance(error, UnauthorizedError):
+        return error
+    return type(error)(f"{server}: {error}") if isinstance(error, UnreachableError) else error
+
+
+def _without_prefix(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _require_websocket(config: ClientConfig) -> None:
+    if config.transport in (Transport.QUIC, Transport.WIREGUARD):
+        raise ConfigError("transport", f"'{config.transport}' is not in this build")
+
+
+def _instance(path: Path) -> bytes:
+    """The 16 bytes that name this installation to the hub: made once and kept, fresh where that cannot be."""
+    try:
+        kept = path.read_bytes()
+        if len(kept) == 16:
+            return kept
+    except OSError:
+        pass
+    fresh = secrets.token_bytes(16)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(fresh)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): this installation has no lasting name", path, error.strerror)
+    return fresh

@@ -1,0 +1,32 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.topology import Topology
+
+
+def missing_for_namespaces() -> str | None:
+    """What this machine lacks for tests with real tunnels, in words."""
+    if os.geteuid() != 0:
+        return "tests with network namespaces need root: run `sudo make test`"
+    if not Path("/dev/net/tun").exists():
+        return "tests with tunnels need /dev/net/tun: run `modprobe tun`, or give the container the device"
+    missing = [program for program in ("ip", "nft") if shutil.which(program) is None]
+    return f"tests with namespaces need {' and '.join(missing)}: run `make deps`" if missing else None
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    """Fresh namespaces client - hub - internet."""
+    missing = missing_for_namespaces()
+    if missing:
+        pytest.fail(missing, pytrace=False)
+    with Topology() as made:
+        yield made
