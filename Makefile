@@ -134,7 +134,7 @@ fuzz:
 # ---- run, test, lint, bench ----
 
 run: build
-	@$(VENV)/bin/python examples/demo.py
+	@$(VENV)/bin/python -m examples.demo
 
 test: deps-test build
 	@$(MAKE) --no-print-directory tests
@@ -143,7 +143,7 @@ test: deps-test build
 lint: deps-test $(VENV)/.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict smartvpn
+	$(VENV)/bin/mypy --strict smartvpn examples
 	codespell -q 3 -L keypair,keypairs csrc smartvpn tests/*.py tests/c tests/netns docs README.md examples bench
 
 benches: $(BENCHES)

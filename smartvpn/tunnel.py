@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -34,18 +35,15 @@ from smartvpn.types import (
 log = logging.getLogger(__name__)
 
 CONNECT_SECS = 30.0
-INSTANCE_FILE = Path("/var/lib/smartvpn/instance")
+STATE_DIRECTORY = "/var/lib/smartvpn"
 
 
 class Tunnel:
     """Client mode. `connect` brings the tunnel up, `disconnect` takes it down; in between it heals itself."""
 
-    def __init__(
-        self, fanout: Fanout, *, tun_name: str | None = None, instance_file: Path = INSTANCE_FILE
-    ) -> None:
+    def __init__(self, fanout: Fanout, *, tun_name: str | None = None) -> None:
         self._fanout = fanout
         self._tun_name = tun_name
-        self._instance_file = instance_file
         self._running: _Running | None = None
         self._last_error: str | None = None
         self._changes = asyncio.Lock()
@@ -61,7 +59,7 @@ class Tunnel:
             if self._running is not None:
                 raise InvalidStateError("the tunnel is connected already")
             _require_websocket(params.config)
-            instance = await asyncio.to_thread(_instance, self._instance_file)
+            instance = await asyncio.to_thread(_instance, _state_directory() / "instance")
             self._last_error = None
             running = await _Running.open(params.config, instance, self._tun_name, self._report)
             self._running = running
@@ -193,6 +191,7 @@ class _Running:
         except TimeoutError:
             raise UnreachableError(f"{self.server} does not answer") from None
         settings = self.engine.settings()
+        log.info("session with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
         await self._apply(settings)
         self._new_settings.clear()
         self._applier = asyncio.create_task(self._apply_changes())
@@ -277,6 +276,11 @@ def _without_prefix(address: str) -> str:
 def _require_websocket(config: ClientConfig) -> None:
     if config.transport in (Transport.QUIC, Transport.WIREGUARD):
         raise ConfigError("transport", f"'{config.transport}' is not in this build")
+
+
+def _state_directory() -> Path:
+    """Where things are kept: what systemd names (systemd.exec(5), StateDirectory), else the usual place."""
+    return Path(os.environ.get("STATE_DIRECTORY", STATE_DIRECTORY).partition(":")[0])
 
 
 def _instance(path: Path) -> bytes:
