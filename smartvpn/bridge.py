@@ -20,7 +20,7 @@ from attrs import field, frozen
 from smartvpn import _fields as check
 from smartvpn._fields import camel_case, integer, type_name, valid
 from smartvpn._json import from_json
-from smartvpn._links import Link, Lost, daemon_command, open_link
+from smartvpn._links import Link, Lost, PipeLink, daemon_command, open_link
 from smartvpn._listeners import QUEUE_LIMIT, Callback, Listeners, Subscription, Unsubscribe
 from smartvpn.commands import COMMANDS, Command, Mode
 from smartvpn.errors import (
@@ -159,6 +159,11 @@ class _Connection:
             del self._pending[request_id]
             _forget(answer)
 
+    @property
+    def pid(self) -> int | None:
+        """The process at the other end, when it is our child."""
+        return self._link.pid if isinstance(self._link, PipeLink) else None
+
     async def close(self) -> None:
         """Close the link and wait until it is gone."""
         if self._link is not None:
@@ -247,6 +252,11 @@ class VpnBridge:
     def running(self) -> bool:
         """Whether the daemon is connected."""
         return self._connection is not None and self.ready is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of a daemon of our own, while it runs."""
+        return None if self._connection is None else self._connection.pid
 
     async def start(self) -> None:
         """Spawn the daemon or attach to it, and wait until it speaks. Does nothing when it is connected.

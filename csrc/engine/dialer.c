@@ -329,13 +329,24 @@ void sv_dialer_on_disconnect(struct sv_conn *conn, unsigned code, const char *te
     }
 }
 
+/* A hub answers what it cannot open, and keys that it does not know, by closing the connection, all in one way. */
+static void on_handshake_cut(struct sv_dialer *dialer, int error, const char *text)
+{
+    if (error && error != SV_E_CLOSED) {
+        retry(dialer, error, text);
+    } else {
+        retry(dialer, SV_E_AUTH, "the hub closed the connection without an answer: it does not know this client's key, or "
+                                 "serverPublicKey is not its own");
+    }
+}
+
 void sv_dialer_on_closed(struct sv_conn *conn, int error, const char *text)
 {
     struct sv_dialer *dialer = dialer_of(conn);
 
     if (conn == dialer->pending) {
         dialer->pending = NULL;
-        retry(dialer, error ? error : SV_E_CLOSED, *text ? text : "the hub closed the connection during the handshake");
+        on_handshake_cut(dialer, error, text);
     } else if (conn == dialer->active) {
         dialer->active = NULL;
         if (!busy(dialer)) {

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Topology:
     def __init__(self, prefix: str = "svtest") -> None:
         name = f"{prefix}-{os.getpid()}-{next(_serial)}"
         self.names = {role: f"{name}-{role}" for role in ROLES}
+        self._state = Path(tempfile.gettempdir()) / name
         self._started: list[subprocess.Popen[Any]] = []
 
     def __enter__(self) -> Topology:
@@ -52,6 +54,7 @@ class Topology:
     def _build(self) -> None:
         for role, name in self.names.items():
             self.resolv_conf(role).parent.mkdir(parents=True)
+            self.state_dir(role).mkdir(parents=True)
             self.resolv_conf(role).write_text(f"search {role}.example\nnameserver 192.0.2.53\n")
             _ip("netns", "add", name)
             self.run(role, "ip", "link", "set", "lo", "up")
@@ -77,6 +80,10 @@ class Topology:
     def resolv_conf(self, role: str) -> Path:
         """The file that programs in the namespace see as /etc/resolv.conf."""
         return Path("/etc/netns") / self.names[role] / "resolv.conf"
+
+    def state_dir(self, role: str) -> Path:
+        """Where a machine keeps what it has to keep."""
+        return self._state / role
 
     def command(self, role: str, *cmd: str) -> list[str]:
         """`cmd` as run in a namespace."""
@@ -110,6 +117,7 @@ class Topology:
             if (Path("/run/netns") / name).exists():
                 _ip("netns", "delete", name)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
+        shutil.rmtree(self._state, ignore_errors=True)
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
