@@ -29,6 +29,12 @@ HARDEN   := -fvisibility=hidden -fstack-protector-strong -U_FORTIFY_SOURCE -D_FO
 CPPFLAGS += -D_GNU_SOURCE -DSV_VERSION='"$(VERSION)"' -Icsrc -Icsrc/include
 CFLAGS   ?= -O3 -g
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) -fPIC $(WARNINGS) $(HARDEN) $(CPPFLAGS) $(PKG_CFLAGS)
+# One short line for each step; V=1 shows the whole command.
+ifdef V
+say =
+else
+say = @echo "  $(1) $(2)";
+endif
 ALL_LDFLAGS = $(LDFLAGS) -Wl,-z,relro,-z,now
 ALL_LIBS = $(PKG_LIBS) $(LIBS)
 
@@ -80,14 +86,14 @@ lib: $(STATIC) $(SHARED)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(STATIC): $(OBJECTS)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)$(AR) rcs $@ $^
 
 $(SHARED): $(OBJECTS)
-	$(CC) -shared -Wl,-soname,libsmartvpn.so.$(SOVERSION) $(ALL_LDFLAGS) $^ -o $@ $(ALL_LIBS)
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libsmartvpn.so.$(SOVERSION) $(ALL_LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
 .PHONY: extension
 extension: $(STATIC)
@@ -104,7 +110,7 @@ $(BUILD)/vectors/.stamp: tests/vectors/to_c.py $(wildcard tests/vectors/*.json)
 
 $(BUILD)/tests/%: tests/c/%.c $(STATIC) $(BUILD)/vectors/.stamp $(wildcard tests/c/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -I. -I$(BUILD)/vectors $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+	$(call say,LD,$@)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -I. -I$(BUILD)/vectors $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
 
 tests: $(TESTS)
 
@@ -150,7 +156,7 @@ benches: $(BENCHES)
 
 $(BUILD)/bench/%: bench/%.c $(STATIC)
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+	$(call say,LD,$@)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
 
 bench: deps-bench build
 	@$(MAKE) --no-print-directory benches

@@ -19,6 +19,7 @@ struct slot {
 };
 
 struct sv_map_table {
+    struct sv_rcu_head rcu;
     size_t mask;                /* capacity - 1 */
     size_t stride;              /* bytes from slot to slot */
     size_t used;                /* slots with a key, live or removed; at most 3/4, so every search ends */
@@ -151,7 +152,7 @@ static size_t fitting_capacity(size_t count)
 static void retire(struct sv_map *map, struct sv_map_table *table)
 {
     if (map->rcu) {
-        sv_rcu_defer(map->rcu, free, table);
+        sv_rcu_defer(map->rcu, &table->rcu, sv_rcu_free);
     } else {
         free(table);
     }

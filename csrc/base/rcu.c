@@ -2,16 +2,8 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/error.h"
-
-struct sv_rcu_deferred {
-    struct sv_rcu_deferred *next;
-    uint64_t due;               /* epoch that every online reader must have seen */
-    void (*free_fn)(void *);
-    void *object;
-};
 
 int sv_rcu_init(struct sv_rcu *rcu, size_t readers)
 {
@@ -26,14 +18,13 @@ int sv_rcu_init(struct sv_rcu *rcu, size_t readers)
 /* Taken out of the list before it is freed: free_fn may defer more. */
 static void free_oldest(struct sv_rcu *rcu)
 {
-    struct sv_rcu_deferred *deferred = rcu->first;
+    struct sv_rcu_head *head = rcu->first;
 
-    rcu->first = deferred->next;
+    rcu->first = head->next;
     if (!rcu->first) {
         rcu->last = &rcu->first;
     }
-    deferred->free_fn(deferred->object);
-    free(deferred);
+    head->free_fn(head);
 }
 
 void sv_rcu_clear(struct sv_rcu *rcu)
@@ -82,28 +73,16 @@ static uint64_t oldest_seen(struct sv_rcu *rcu)
     return oldest;
 }
 
-void sv_rcu_wait(struct sv_rcu *rcu)
+void sv_rcu_defer(struct sv_rcu *rcu, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *))
 {
-    const struct timespec pause = { .tv_nsec = 50 * 1000 };
-    uint64_t due = next_epoch(rcu);
-
-    while (oldest_seen(rcu) < due) {
-        nanosleep(&pause, NULL);
-    }
+    *head = (struct sv_rcu_head){ .due = next_epoch(rcu), .free_fn = free_fn };
+    *rcu->last = head;
+    rcu->last = &head->next;
 }
 
-void sv_rcu_defer(struct sv_rcu *rcu, void (*free_fn)(void *), void *object)
+void sv_rcu_free(struct sv_rcu_head *head)
 {
-    struct sv_rcu_deferred *deferred = malloc(sizeof *deferred);
-
-    if (!deferred) {
-        sv_rcu_wait(rcu);
-        free_fn(object);
-        return;
-    }
-    *deferred = (struct sv_rcu_deferred){ .due = next_epoch(rcu), .free_fn = free_fn, .object = object };
-    *rcu->last = deferred;
-    rcu->last = &deferred->next;
+    free(head);
 }
 
 size_t sv_rcu_reclaim(struct sv_rcu *rcu)
@@ -114,7 +93,7 @@ size_t sv_rcu_reclaim(struct sv_rcu *rcu)
     while (rcu->first && rcu->first->due <= oldest) {
         free_oldest(rcu);
     }
-    for (const struct sv_rcu_deferred *d = rcu->first; d; d = d->next) {
+    for (const struct sv_rcu_head *d = rcu->first; d; d = d->next) {
         waiting++;
     }
     return waiting;

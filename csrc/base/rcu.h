@@ -16,13 +16,18 @@ struct sv_rcu_reader {
     _Alignas(64) atomic_uint_fast64_t seen; /* 0 while offline, else the epoch at its last loop top */
 };
 
-struct sv_rcu_deferred;
+/* Inside the object, so that giving it up needs no memory. */
+struct sv_rcu_head {
+    struct sv_rcu_head *next;
+    uint64_t due;                           /* epoch that every online reader must have seen */
+    void (*free_fn)(struct sv_rcu_head *);
+};
 
 struct sv_rcu {
     atomic_uint_fast64_t epoch;             /* starts at 1 */
     size_t reader_count;
     struct sv_rcu_reader readers[SV_RCU_MAX_READERS];
-    struct sv_rcu_deferred *first, **last;  /* waiting to be freed, oldest first; the writer's */
+    struct sv_rcu_head *first, **last;      /* waiting to be freed, oldest first; the writer's */
 };
 
 int sv_rcu_init(struct sv_rcu *rcu, size_t readers);
@@ -35,11 +40,11 @@ void sv_rcu_clear(struct sv_rcu *rcu);
 void sv_rcu_online(struct sv_rcu *rcu, size_t reader);
 void sv_rcu_offline(struct sv_rcu *rcu, size_t reader);
 
-/* Writer: free_fn(object) after a grace period; when memory is short it waits for the grace period itself. */
-void sv_rcu_defer(struct sv_rcu *rcu, void (*free_fn)(void *), void *object);
+/* Writer: free_fn(head) after a grace period. */
+void sv_rcu_defer(struct sv_rcu *rcu, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *));
 
-/* Writer: returns after a grace period. Never from a reader that is online: it would wait for itself. */
-void sv_rcu_wait(struct sv_rcu *rcu);
+/* For sv_rcu_defer: free(), of objects whose first member is the head. */
+void sv_rcu_free(struct sv_rcu_head *head);
 
 /* Writer: frees what is due; returns how many still wait. Called now and then by the control thread. */
 size_t sv_rcu_reclaim(struct sv_rcu *rcu);

@@ -82,6 +82,7 @@ struct sv_published {
 
 /* A link with its session: lives on one worker. Other workers read only `worker` and, under the hub's lock, `seat`. */
 struct sv_conn {
+    struct sv_rcu_head rcu;             /* first */
     struct sv_worker *worker;
     struct sv_link *link;               /* NULL once the transport has closed it */
     struct sv_session session;
@@ -240,7 +241,7 @@ bool sv_hub_on_live(struct sv_conn *conn);
 void sv_hub_on_fatal(struct sv_conn *conn);
 void sv_hub_on_closed(struct sv_conn *conn);
 /* Frees the object after a grace period. */
-void sv_hub_free_later(struct sv_engine *engine, void *object);
+void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 void sv_hub_execute(struct sv_worker *worker, const struct sv_order *order);
 
 /* The same, on the packet path: no lock. */

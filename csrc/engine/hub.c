@@ -78,7 +78,7 @@ static void swap_limiter(struct sv_hub *hub, struct sv_client *client, struct sv
     struct sv_limiter *old = atomic_exchange(&client->limiter, limiter);
 
     if (old) {
-        sv_rcu_defer(&hub->engine->rcu, free, old);
+        sv_rcu_defer(&hub->engine->rcu, &old->rcu, sv_rcu_free);
     }
 }
 
@@ -87,7 +87,7 @@ static void swap_policy(struct sv_hub *hub, struct sv_client *client, struct sv_
     struct sv_policy *old = atomic_exchange(&client->policy, policy);
 
     if (old) {
-        sv_rcu_defer(&hub->engine->rcu, sv_policy_free_void, old);
+        sv_rcu_defer(&hub->engine->rcu, &old->rcu, sv_policy_free_rcu);
     }
 }
 
@@ -313,9 +313,9 @@ int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *add
 
 /* ---- taking out ---- */
 
-static void free_client(void *object)
+static void free_client(struct sv_rcu_head *head)
 {
-    struct sv_client *client = object;
+    struct sv_client *client = SV_CONTAINER_OF(head, struct sv_client, rcu);
 
     sv_policy_free(atomic_load(&client->policy));
     free(atomic_load(&client->limiter));
@@ -325,7 +325,7 @@ static void free_client(void *object)
 void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client)
 {
     if (client->removed && !client->conns) {
-        sv_rcu_defer(&hub->engine->rcu, free_client, client);
+        sv_rcu_defer(&hub->engine->rcu, &client->rcu, free_client);
     }
 }
 

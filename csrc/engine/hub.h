@@ -17,6 +17,7 @@
 enum { SV_HUB_SPARE_SEATS = 4 };     /* sessions without a link that one client may leave behind, besides those it may have live */
 
 struct sv_client {
+    struct sv_rcu_head rcu;
     char id[SV_CLIENT_ID_SIZE];
     uint8_t id_hash[32];                        /* its place in clients_by_id */
     uint8_t key[32];

@@ -524,12 +524,12 @@ void sv_hub_execute(struct sv_worker *worker, const struct sv_order *order)
     }
 }
 
-void sv_hub_free_later(struct sv_engine *engine, void *object)
+void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn)
 {
     struct sv_hub *hub = engine->hub;
 
     pthread_mutex_lock(&hub->lock);
-    sv_rcu_defer(&engine->rcu, free, object);
+    sv_rcu_defer(&engine->rcu, &conn->rcu, sv_rcu_free);
     pthread_mutex_unlock(&hub->lock);
 }
 

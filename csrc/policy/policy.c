@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "base/heap.h"
+
 const char *sv_verdict_text(enum sv_verdict verdict)
 {
 #define SV_VERDICT_TEXT(name, text) text,
@@ -32,9 +34,9 @@ void sv_policy_free(struct sv_policy *policy)
     }
 }
 
-void sv_policy_free_void(void *policy)
+void sv_policy_free_rcu(struct sv_rcu_head *head)
 {
-    sv_policy_free(policy);
+    sv_policy_free(SV_CONTAINER_OF(head, struct sv_policy, rcu));
 }
 
 enum sv_verdict sv_policy_check_destination(const struct sv_policy *policy, const uint8_t dst[16])

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/rcu.h"
 #include "packet/ip.h"
 #include "policy/acl.h"
 #include "policy/bucket.h"
@@ -32,11 +33,13 @@ const char *sv_verdict_text(enum sv_verdict verdict);
 
 /* The two directions' buckets live apart from the policy, so that a swap of ACLs keeps their level. */
 struct sv_limiter {
+    struct sv_rcu_head rcu;
     struct sv_bucket up, down;      /* up: from the client */
     uint64_t bytes_per_sec, burst_bytes;
 };
 
 struct sv_policy {
+    struct sv_rcu_head rcu;
     struct sv_acl *source;          /* where the client may connect from; NULL allows all */
     struct sv_acl *destination;     /* where its packets may go */
     int priority;
@@ -45,8 +48,8 @@ struct sv_policy {
 /* Takes the ACLs over. */
 struct sv_policy *sv_policy_new(struct sv_acl *source, struct sv_acl *destination, int priority);
 void sv_policy_free(struct sv_policy *policy);
-/* The same for sv_rcu_defer. */
-void sv_policy_free_void(void *policy);
+/* The same, of the policy around its head. */
+void sv_policy_free_rcu(struct sv_rcu_head *head);
 
 /* A packet from the client: destination rules and the never-reached ones. */
 enum sv_verdict sv_policy_check_destination(const struct sv_policy *policy, const uint8_t dst[16]);

@@ -8,6 +8,7 @@
 #include "base/rcu.h"
 
 struct sv_prefix_node {
+    struct sv_rcu_head rcu;
     struct sv_prefix prefix;
     void *_Atomic object;                       /* NULL: a branch without an entry of its own */
     struct sv_prefix_node *_Atomic child[2];    /* by the bit behind the prefix */
@@ -172,7 +173,7 @@ int sv_trie_set(struct sv_trie *trie, const struct sv_prefix *prefix, void *obje
 static void retire(struct sv_trie *trie, struct sv_prefix_node *node)
 {
     if (trie->rcu) {
-        sv_rcu_defer(trie->rcu, free, node);
+        sv_rcu_defer(trie->rcu, &node->rcu, sv_rcu_free);
     } else {
         free(node);
     }

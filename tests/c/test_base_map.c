@@ -291,6 +291,7 @@ static void without_memory_nothing_changes(void)
 }
 
 struct entry {
+    struct sv_rcu_head rcu;
     uint32_t number;    /* of its key; all ones once it is freed */
 };
 
@@ -314,9 +315,9 @@ static struct entry *new_entry(uint32_t number)
     return entry;
 }
 
-static void end_entry(void *arg)
+static void end_entry(struct sv_rcu_head *head)
 {
-    struct entry *entry = arg;
+    struct entry *entry = (struct entry *)head;
 
     entry->number = UINT32_MAX;
     free(entry);
@@ -358,7 +359,7 @@ static void put_entry(uint32_t number)
 
     CHECK_EQ(sv_map_set(&shared, make_key(key, MAX_KEY, number), new_entry(number), &old), 0);
     if (old) {
-        sv_rcu_defer(&shared_rcu, end_entry, old);
+        sv_rcu_defer(&shared_rcu, &((struct entry *)old)->rcu, end_entry);
     }
 }
 
@@ -368,7 +369,7 @@ static void drop_entry(uint32_t number)
     void *old = sv_map_remove(&shared, make_key(key, MAX_KEY, number));
 
     if (old) {
-        sv_rcu_defer(&shared_rcu, end_entry, old);
+        sv_rcu_defer(&shared_rcu, &((struct entry *)old)->rcu, end_entry);
     }
 }
 

@@ -16,14 +16,16 @@ static struct sv_rcu rcu;
 static int freed[16];
 static int freed_count;
 
-static void note_freed(void *object)
+static struct sv_rcu_head heads[16];
+
+static void note_freed(struct sv_rcu_head *head)
 {
-    freed[freed_count++] = (int)((int *)object - freed);
+    freed[freed_count++] = (int)(head - heads);
 }
 
 static void defer_number(int number)
 {
-    sv_rcu_defer(&rcu, note_freed, &freed[number]);
+    sv_rcu_defer(&rcu, &heads[number], note_freed);
 }
 
 static void start(size_t readers)
@@ -89,20 +91,20 @@ static void clear_frees_all_in_order(void)
     }
 }
 
-static void defer_more(void *object)
+static void defer_more(struct sv_rcu_head *head)
 {
-    note_freed(object);
+    note_freed(head);
     defer_number(2);
 }
 
 static void freeing_may_defer_more(void)
 {
     start(1);
-    sv_rcu_defer(&rcu, defer_more, &freed[1]);
+    sv_rcu_defer(&rcu, &heads[1], defer_more);
     sv_rcu_reclaim(&rcu);
     sv_rcu_reclaim(&rcu);
     CHECK_EQ(freed_count, 2);
-    sv_rcu_defer(&rcu, defer_more, &freed[1]);
+    sv_rcu_defer(&rcu, &heads[1], defer_more);
     sv_rcu_clear(&rcu);
     CHECK_EQ(freed_count, 4);
 }
@@ -117,33 +119,8 @@ static void too_many_readers(void)
     sv_rcu_clear(&rcu);
 }
 
-static atomic_int wait_is_over;
-
-static void *wait_for_period(void *arg)
-{
-    sv_rcu_wait(&rcu);
-    atomic_store(&wait_is_over, 1);
-    return arg;
-}
-
-static void wait_lasts_until_the_reader_moves(void)
-{
-    const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
-    pthread_t thread;
-
-    start(1);
-    sv_rcu_online(&rcu, 0);
-    CHECK_EQ(pthread_create(&thread, NULL, wait_for_period, NULL), 0);
-    nanosleep(&pause, NULL);
-    CHECK_EQ(atomic_load(&wait_is_over), 0);
-    while (!atomic_load(&wait_is_over)) {
-        sv_rcu_online(&rcu, 0);
-    }
-    pthread_join(thread, NULL);
-    sv_rcu_clear(&rcu);
-}
-
 struct object {
+    struct sv_rcu_head rcu;
     int state;
 };
 
@@ -165,9 +142,9 @@ static struct object *new_object(void)
     return object;
 }
 
-static void kill_object(void *arg)
+static void kill_object(struct sv_rcu_head *head)
 {
-    struct object *object = arg;
+    struct object *object = (struct object *)head;
 
     object->state = DEAD;
     free(object);
@@ -201,7 +178,7 @@ static void swap_objects(void)
         struct object *old = atomic_load_explicit(&current, memory_order_relaxed);
 
         atomic_store_explicit(&current, new_object(), memory_order_release);
-        sv_rcu_defer(&rcu, kill_object, old);
+        sv_rcu_defer(&rcu, &old->rcu, kill_object);
         if (i % 4 == 0) {
             sv_rcu_reclaim(&rcu);
         }
@@ -228,7 +205,7 @@ static void readers_never_see_the_dead(void)
         CHECK_EQ(readers[i].dead, 0);
     }
     CHECK_EQ(sv_rcu_reclaim(&rcu), 0);
-    kill_object(atomic_load(&current));
+    kill_object(&atomic_load(&current)->rcu);
     sv_rcu_clear(&rcu);
 }
 
@@ -240,7 +217,6 @@ int main(void)
     RUN(clear_frees_all_in_order);
     RUN(freeing_may_defer_more);
     RUN(too_many_readers);
-    RUN(wait_lasts_until_the_reader_moves);
     RUN(readers_never_see_the_dead);
     return CHECK_DONE("base_rcu");
 }
