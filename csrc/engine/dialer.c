@@ -1,5 +1,6 @@
 #include "engine/dialer.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,8 @@ struct sv_dialer {
     uint64_t attempt_started;
     uint32_t backoff_ms;
     bool stopped, ever_connected, has_resume;
+    int ended_code;                     /* of the Disconnect that ended the last session; -1: none came */
+    char ended_reason[SV_REASON_SIZE];
     uint8_t resume_id[16];
     /* What other threads ask. */
     pthread_mutex_t lock;
@@ -103,15 +106,28 @@ static bool busy(const struct sv_dialer *dialer)
     return dialer->opening || dialer->pending;
 }
 
+/* What the hub said at a session's end explains its link's end better than the socket does. */
+static void tell_loss(struct sv_dialer *dialer, int error, const char *reason)
+{
+    int code = dialer->ended_code;
+
+    dialer->ended_code = -1;
+    set_state(dialer, dialer->ever_connected ? SV_CLIENT_RECONNECTING : SV_CLIENT_CONNECTING, code, error,
+              code < 0 ? reason : dialer->ended_reason);
+}
+
 static void retry(struct sv_dialer *dialer, int error, const char *reason)
 {
     if (dialer->stopped) {
         return;
     }
+    uint64_t pause = next_backoff(dialer);
+
+    sv_log(SV_LOG_INFO, "%s: next attempt in %" PRIu64 " ms", *reason ? reason : "the link was lost", pause / SV_NS_PER_MS);
     if (!dialer->active) {
-        set_state(dialer, dialer->ever_connected ? SV_CLIENT_RECONNECTING : SV_CLIENT_CONNECTING, -1, error, reason);
+        tell_loss(dialer, error, reason);
     }
-    sv_timer_set(dialer->timer, sv_clock_now() + next_backoff(dialer));
+    sv_timer_set(dialer->timer, sv_clock_now() + pause);
 }
 
 static void give_up_attempt(struct sv_dialer *dialer)
@@ -309,16 +325,17 @@ void sv_dialer_on_suspect(struct sv_conn *conn)
 void sv_dialer_on_disconnect(struct sv_conn *conn, unsigned code, const char *text)
 {
     struct sv_dialer *dialer = dialer_of(conn);
-    char reason[SV_REASON_SIZE];
+    char *reason = dialer->ended_reason;
 
     if (conn != dialer->active && conn != dialer->pending) {
         return;
     }
     if (!*text || strcmp(text, sv_disconnect_text(code)) == 0) {
-        snprintf(reason, sizeof reason, "%s", sv_disconnect_text(code));
+        snprintf(reason, SV_REASON_SIZE, "%s", sv_disconnect_text(code));
     } else {
-        snprintf(reason, sizeof reason, "%s: %.200s", sv_disconnect_text(code), text);
+        snprintf(reason, SV_REASON_SIZE, "%s: %.200s", sv_disconnect_text(code), text);
     }
+    dialer->ended_code = (int)code;
     dialer->has_resume = false;
     if (sv_disconnect_final(code)) {
         dialer->stopped = true;
@@ -352,7 +369,7 @@ void sv_dialer_on_closed(struct sv_conn *conn, int error, const char *text)
         if (!busy(dialer)) {
             retry(dialer, error ? error : SV_E_CLOSED, text);
         } else if (!dialer->stopped) {
-            set_state(dialer, SV_CLIENT_RECONNECTING, -1, error, text);
+            tell_loss(dialer, error, text);
         }
     }
 }
@@ -473,6 +490,7 @@ int sv_dialer_new(struct sv_dialer **out, struct sv_worker *worker, const sv_cli
     }
     *out = dialer;
     dialer->worker = worker;
+    dialer->ended_code = -1;
     pthread_mutex_init(&dialer->lock, NULL);
     dialer->timer = sv_timer_new(&worker->loop, on_timer, dialer);
     return dialer->timer ? copy_config(dialer, config) : SV_E_NOMEM;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/heap.h"
@@ -22,6 +23,7 @@ enum {
     ACCEPTS_PER_TURN = 64,
     OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
     FORWARDED_MAX = 512,
+    WRITE_CLOSE = 4,                /* lws_write's Close frame: the gap in libwebsockets' public enum */
 };
 
 static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* TLS and upgrade, from accept */
@@ -125,9 +127,12 @@ static void op_pause(struct sv_link *handle, bool paused)
     lws_rx_flow_control(link_of(handle)->wsi, !paused);
 }
 
+/* Says Close and reads on until the peer has answered: closing a socket with unread bytes would make the kernel send a reset, and that
+ * takes what the peer has not read yet with it. libwebsockets' own close does that on a libuv loop, since it closes twice in a row there. */
 static void op_close(struct sv_link *handle, enum sv_link_close how)
 {
     struct ws_link *link = link_of(handle);
+    uint8_t frame[LWS_PRE + 2];
 
     if (link->closing) {
         return;
@@ -137,8 +142,12 @@ static void op_close(struct sv_link *handle, enum sv_link_close how)
         return;
     }
     link->closing = true;
-    lws_close_reason(link->wsi, LWS_CLOSE_STATUS_NORMAL, NULL, 0);
-    lws_callback_on_writable(link->wsi);
+    sv_store16be(frame + LWS_PRE, LWS_CLOSE_STATUS_NORMAL);
+    if (lws_write(link->wsi, frame + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE) < 0) {
+        kill_link(link);
+        return;
+    }
+    lws_rx_flow_control(link->wsi, 1);
     set_deadline(link, sv_clock_now() + CLOSE_WITHIN);
 }
 
@@ -231,11 +240,8 @@ static int on_receive(struct ws_link *link, uint8_t *bytes, size_t len)
 
 static int on_writeable(struct ws_link *link)
 {
-    if (link->closing) {
-        return -1;
-    }
     link->credit = SV_LINK_CREDIT;
-    if (link->link.blocked) {
+    if (link->link.blocked && !link->closing) {
         link->link.blocked = false;
         set_deadline(link, SV_NEVER);
         link->link.sink->on_writable(&link->link);
@@ -292,6 +298,8 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:
         return on_receive(link, in, len);
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+        return link->closing;
     case LWS_CALLBACK_SERVER_WRITEABLE:
         return on_writeable(link);
     case LWS_CALLBACK_CLOSED:
