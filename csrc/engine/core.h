@@ -238,7 +238,7 @@ void sv_hub_on_hello(struct sv_conn *conn);
 /* false: the session was refused (a Disconnect waits). */
 bool sv_hub_on_live(struct sv_conn *conn);
 /* What came ends the connection without an answer: counts and logs it. */
-void sv_hub_on_fatal(struct sv_conn *conn);
+void sv_hub_on_fatal(struct sv_conn *conn, const char *why);
 void sv_hub_on_closed(struct sv_conn *conn);
 /* Frees the object after a grace period. */
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);

@@ -29,23 +29,26 @@ bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len)
     struct sv_hub *hub = hub_of(conn);
     uint64_t now = conn->worker->loop.now;
     const uint8_t *ephemeral;
-    bool passes;
+    const char *why = NULL;
 
     if (!sv_session_peek_ephemeral(frame, len, &ephemeral)) {
-        sv_hub_on_fatal(conn);
+        sv_hub_on_fatal(conn, "no handshake");
         return false;
     }
     pthread_mutex_lock(&hub->lock);
-    passes = sv_admission_source_passes(&hub->admission, now, conn->link->remote) &&
-             sv_admission_ephemeral_is_new(&hub->admission, now, ephemeral);
-    pthread_mutex_unlock(&hub->lock);
-    if (!passes) {
-        sv_hub_on_fatal(conn);
+    if (!sv_admission_source_passes(&hub->admission, now, conn->link->remote)) {
+        why = "too many handshakes from there";
+    } else if (!sv_admission_ephemeral_is_new(&hub->admission, now, ephemeral)) {
+        why = "a repeated handshake";
     }
-    return passes;
+    pthread_mutex_unlock(&hub->lock);
+    if (why) {
+        sv_hub_on_fatal(conn, why);
+    }
+    return !why;
 }
 
-void sv_hub_on_fatal(struct sv_conn *conn)
+void sv_hub_on_fatal(struct sv_conn *conn, const char *why)
 {
     static struct sv_log_limit limit;
     char remote[SV_ADDR_TEXT_SIZE];
@@ -58,8 +61,8 @@ void sv_hub_on_fatal(struct sv_conn *conn)
         atomic_fetch_add(&hub->bad_handshakes, 1);
         conn->bad_handshake = true;
     }
-    sv_log_limited(&limit, conn->worker->loop.now, SV_LOG_INFO, "%s from %s: closed",
-                   conn->half_open ? "bad handshake" : "broken frame", sv_addr_format(remote, sizeof remote, conn->link->remote));
+    sv_log_limited(&limit, conn->worker->loop.now, SV_LOG_INFO, "connection from %s closed: %s",
+                   sv_addr_format(remote, sizeof remote, conn->link->remote), why);
 }
 
 /* ---- message 1 ---- */
@@ -196,7 +199,7 @@ void sv_hub_on_hello(struct sv_conn *conn)
     client = sv_map_get(&hub->clients_by_key, conn->session.peer_key);
     if (!client) {
         pthread_mutex_unlock(&hub->lock);
-        sv_hub_on_fatal(conn);
+        sv_hub_on_fatal(conn, "an unknown key");
         sv_conn_abort(conn);
         return;
     }

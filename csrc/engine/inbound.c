@@ -296,7 +296,7 @@ static void on_event(struct sv_conn *conn, const struct sv_received *received)
         conn->ended_by_disconnect = true;
         break;
     case SV_SESSION_ON_FATAL:
-        sv_hub_on_fatal(conn);
+        sv_hub_on_fatal(conn, "a message that does not open");
         sv_conn_abort(conn);
         break;
     default:
@@ -347,7 +347,7 @@ void sv_inbound_bytes(struct sv_conn *conn, uint8_t *bytes, size_t len)
     }
     sv_gro_flush(gro);
     if (error != SV_E_AGAIN && error != SV_E_CLOSED) {
-        sv_hub_on_fatal(conn);
+        sv_hub_on_fatal(conn, "a frame of a length that cannot be");
         sv_conn_abort(conn);
     }
     if (!conn->closing) {
