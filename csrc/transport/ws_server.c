@@ -13,6 +13,7 @@
 #include "base/heap.h"
 #include "base/log.h"
 #include "io/socket.h"
+#include "transport/proxy_gate.h"
 #include "transport/websocket.h"
 #include "transport/ws_frame.h"
 
@@ -22,11 +23,11 @@ enum {
     SEND_MOST = 256 * 1024,         /* bytes of one system call; left out, libwebsockets sends LINK_BUFFER at a time */
     ACCEPTS_PER_TURN = 64,
     OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
-    FORWARDED_MAX = 512,
+    FORWARDED_MAX = 8192,           /* more than libwebsockets takes of all headers together */
     WRITE_CLOSE = 4,                /* lws_write's Close frame: the gap in libwebsockets' public enum */
 };
 
-static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* TLS and upgrade, from accept */
+static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* PROXY header, TLS and upgrade, from accept */
 static const uint64_t BLOCKED_AT_MOST = 30 * SV_NS_PER_S;
 static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;           /* for the peer's answer to a Close */
 
@@ -40,12 +41,13 @@ struct sv_ws_server {
     int listener;
     uint16_t port;
     const char *tls_cert, *tls_key; /* while the context is made */
-    bool tls_failed;
+    const char *tls_fault;          /* NULL: none */
     bool (*admit)(void *owner, const uint8_t remote[16]);
     const struct sv_link_sink *sink;
     void *owner;
     const struct sv_prefix *proxies;
     size_t proxy_count;
+    struct sv_proxy_gate gate;      /* for what proxies bring */
     uint64_t armed_at;              /* when the timer fires: never later than the soonest deadline */
     size_t opening;                 /* links that are not open yet */
 };
@@ -183,21 +185,23 @@ static bool parse_forwarded(char *entry, uint8_t addr[16])
     return sv_addr_parse(addr, entry) == 0;
 }
 
-/* The rightmost entry that is not a trusted proxy is the source; what stands left of it anybody may have written. */
-static void learn_source(struct ws_link *link)
+/* The rightmost entry that is not a trusted proxy is the source; what stands left of it anybody may have written. false: it cannot be told. */
+static bool learn_source(struct ws_link *link)
 {
     char list[FORWARDED_MAX];
     char *comma;
     uint8_t addr[16];
 
-    if (!is_trusted(link->server, link->link.path_remote) ||
-        lws_hdr_copy(link->wsi, list, sizeof list, WSI_TOKEN_X_FORWARDED_FOR) <= 0) {
-        return;
+    if (!is_trusted(link->server, link->link.remote) || !lws_hdr_total_length(link->wsi, WSI_TOKEN_X_FORWARDED_FOR)) {
+        return true;
+    }
+    if (lws_hdr_copy(link->wsi, list, sizeof list, WSI_TOKEN_X_FORWARDED_FOR) < 0) {
+        return false;
     }
     do {
         comma = strrchr(list, ',');
         if (!parse_forwarded(comma ? comma + 1 : list, addr)) {
-            return;
+            return true;
         }
         memcpy(link->link.remote, addr, 16);
         link->link.remote_port = 0;
@@ -205,6 +209,7 @@ static void learn_source(struct ws_link *link)
             *comma = '\0';
         }
     } while (comma && is_trusted(link->server, addr));
+    return true;
 }
 
 static int on_established(struct ws_link *link)
@@ -292,8 +297,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     sv_loop_wake(link->server->loop);
     switch (reason) {
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
-        learn_source(link);
-        return 0;
+        return learn_source(link) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:
@@ -320,11 +324,11 @@ static const struct lws_protocols protocols[] = {
 
 /* ---- TLS ---- */
 
-static int use_chain(SSL_CTX *ctx, const char *pem)
+static bool use_chain(SSL_CTX *ctx, const char *pem)
 {
     BIO *bio = BIO_new_mem_buf(pem, -1);
     X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    int good = certificate && SSL_CTX_use_certificate(ctx, certificate) == 1;
+    bool good = certificate && SSL_CTX_use_certificate(ctx, certificate) == 1;
 
     X509_free(certificate);
     while (good && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
@@ -333,38 +337,62 @@ static int use_chain(SSL_CTX *ctx, const char *pem)
             X509_free(certificate);
         }
     }
-    ERR_clear_error();
     BIO_free(bio);
     return good;
 }
 
-static int use_key(SSL_CTX *ctx, const char *pem)
+/* An encrypted key fails: there is nobody to ask for its passphrase. */
+static int no_passphrase(char *buffer, int size, int writing, void *ctx)
+{
+    (void)buffer;
+    (void)size;
+    (void)writing;
+    (void)ctx;
+    return -1;
+}
+
+static EVP_PKEY *read_key(const char *pem)
 {
     BIO *bio = BIO_new_mem_buf(pem, -1);
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-    int good = key && SSL_CTX_use_PrivateKey(ctx, key) == 1 && SSL_CTX_check_private_key(ctx) == 1;
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
 
-    EVP_PKEY_free(key);
     BIO_free(bio);
-    return good;
+    return key;
+}
+
+static const char *use_tls(SSL_CTX *ctx, const char *chain, const char *key_text)
+{
+    EVP_PKEY *key = read_key(key_text);
+    const char *fault = NULL;
+
+    if (!use_chain(ctx, chain)) {
+        fault = "tlsCert: not a certificate in PEM";
+    } else if (!key) {
+        fault = "tlsKey: not a private key in PEM without a passphrase";
+    } else if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1) {
+        fault = "tlsKey: not the key of tlsCert";
+    }
+    EVP_PKEY_free(key);
+    ERR_clear_error();
+    return fault;
 }
 
 static int load_tls(struct sv_ws_server *server, SSL_CTX *ctx)
 {
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    server->tls_failed = !use_chain(ctx, server->tls_cert) || !use_key(ctx, server->tls_key);
-    return server->tls_failed;
+    server->tls_fault = use_tls(ctx, server->tls_cert, server->tls_key);
+    return server->tls_fault != NULL;
 }
 
 /* ---- accepting ---- */
 
-static void hand_over(struct sv_ws_server *server, int fd, const struct sockaddr_storage *peer)
+static void adopt(void *ctx, const struct sv_proxy_visitor *visitor)
 {
-    struct ws_link *link = calloc(1, sizeof *link);
-    struct lws_vhost *vhost = server->vhost;
+    struct sv_ws_server *server = ctx;
+    struct ws_link *link = server->admit(server->owner, visitor->source) ? calloc(1, sizeof *link) : NULL;
 
     if (!link) {
-        close(fd);
+        close(visitor->fd);
         return;
     }
     link->server = server;
@@ -374,12 +402,13 @@ static void hand_over(struct sv_ws_server *server, int fd, const struct sockaddr
         .owner = server->owner,
         .kind = SV_TRANSPORT_WEBSOCKET,
         .encrypted = server->tls_cert != NULL,
-        .opened_at = server->loop->now,
+        .remote_port = visitor->port,
+        .opened_at = visitor->accepted_at,
     };
-    sv_sockaddr_split(peer, link->link.remote, &link->link.remote_port);
-    memcpy(link->link.path_remote, link->link.remote, 16);
-    sv_tcp_tune(fd);
-    link->wsi = lws_adopt_socket_vhost(vhost, fd);
+    memcpy(link->link.remote, visitor->source, 16);
+    memcpy(link->link.path_remote, visitor->peer, 16);
+    sv_tcp_tune(visitor->fd);
+    link->wsi = lws_adopt_socket_vhost(server->vhost, visitor->fd);
     if (!link->wsi) {
         free(link);
         return;
@@ -389,22 +418,30 @@ static void hand_over(struct sv_ws_server *server, int fd, const struct sockaddr
     set_deadline(link, link->link.opened_at + OPEN_WITHIN);
 }
 
+static void receive(struct sv_ws_server *server, int fd, const struct sockaddr_storage *peer)
+{
+    struct sv_proxy_visitor visitor = { .fd = fd, .accepted_at = server->loop->now };
+
+    sv_sockaddr_split(peer, visitor.peer, &visitor.port);
+    memcpy(visitor.source, visitor.peer, sizeof visitor.source);
+    if (server->opening + server->gate.count >= OPENING_MAX || !server->admit(server->owner, visitor.peer)) {
+        close(fd);
+    } else if (is_trusted(server, visitor.peer)) {
+        sv_proxy_gate_enter(&server->gate, &visitor);
+    } else {
+        adopt(server, &visitor);
+    }
+}
+
 static void on_connection(void *ctx, int events)
 {
     struct sv_ws_server *server = ctx;
     struct sockaddr_storage peer;
-    uint8_t source[16];
-    uint16_t port;
     int fd;
 
     (void)events;
     for (int i = 0; i < ACCEPTS_PER_TURN && sv_accept(server->listener, &fd, &peer) == 0; i++) {
-        sv_sockaddr_split(&peer, source, &port);
-        if (server->opening < OPENING_MAX && server->admit(server->owner, source)) {
-            hand_over(server, fd, &peer);
-        } else {
-            close(fd);
-        }
+        receive(server, fd, &peer);
     }
 }
 
@@ -440,9 +477,9 @@ static int open_context(struct sv_ws_server *server)
     }
     lws_set_log_level(LLL_ERR | LLL_WARN, log_line);
     server->context = lws_create_context(&info);
-    if (!server->context || server->tls_failed) {
-        return server->tls_failed ? sv_fail(SV_E_INVALID, "tlsCert, tlsKey: not a certificate and its key in PEM")
-                                  : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
+    if (!server->context || server->tls_fault) {
+        return server->tls_fault ? sv_fail(SV_E_INVALID, "%s", server->tls_fault)
+                                 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
     }
     server->vhost = lws_get_vhost_by_name(server->context, "default");
     return server->vhost ? 0 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
@@ -494,7 +531,10 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop, const str
     server->armed_at = SV_NEVER;
     sv_heap_init(&server->deadlines);
     server->timer = sv_timer_new(loop, on_deadline, server);
-    error = server->timer ? open_context(server) : SV_E_NOMEM;
+    error = server->timer ? sv_proxy_gate_init(&server->gate, loop, OPEN_WITHIN, adopt, server) : SV_E_NOMEM;
+    if (!error) {
+        error = open_context(server);
+    }
     if (!error) {
         error = open_listener(server, config);
     }
@@ -521,6 +561,7 @@ void sv_ws_server_stop_accepting(struct sv_ws_server *server)
         close(server->listener);
         server->listener = -1;
     }
+    sv_proxy_gate_clear(&server->gate);
 }
 
 void sv_ws_server_close(struct sv_ws_server *server)
