@@ -35,14 +35,15 @@ struct ws_client {
     struct sv_link link;            /* first: the sink's handle */
     struct sv_loop *loop;
     enum state state;
-    bool secure, paused, in_callback;
+    bool secure, paused;
+    bool nested;                    /* TLS inside the TLS of a proxy */
     char host[HOST_MAX], path[PATH_MAX_LEN], key[SV_WS_KEY + 1];
     CURLM *multi;
     CURL *easy;
-    SSL *ssl;
+    SSL *ssl;                       /* curl's, once its handshake is done */
     int fd;
     struct sv_watch *watch;         /* curl's socket while it connects, then ours */
-    struct sv_timer *timer;         /* curl's while it connects, then the end of a close */
+    struct sv_timer *timer;         /* curl's while it connects, then what was left unread, then the end of a close */
     struct sv_timer *patience;      /* of everything until the link is open */
     struct sv_ws_pin pin;
     char why[CURL_ERROR_SIZE];
@@ -269,6 +270,12 @@ static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
     return 0;
 }
 
+/* Bytes that are not the socket's any more, so that it will not wake us for them. */
+static bool has_unread(const struct ws_client *client)
+{
+    return client->rx_start < client->rx_end || (client->ssl && SSL_pending(client->ssl));
+}
+
 static void op_pause(struct sv_link *link, bool paused)
 {
     struct ws_client *client = client_of(link);
@@ -276,6 +283,7 @@ static void op_pause(struct sv_link *link, bool paused)
     client->paused = paused;
     if (client->state == OPEN) {
         sv_watch_set(client->watch, (paused ? 0 : SV_READABLE) | (link->blocked ? SV_WRITABLE : 0));
+        sv_timer_set(client->timer, !paused && has_unread(client) ? 0 : SV_NEVER);
     }
 }
 
@@ -394,9 +402,14 @@ static bool parse_one(struct ws_client *client)
     return client->rx_end > client->rx_start;
 }
 
+static bool may_parse(const struct ws_client *client)
+{
+    return (client->state == OPEN || client->state == ENDING) && !client->paused && client->rx_start < client->rx_end;
+}
+
 static void parse(struct ws_client *client)
 {
-    while ((client->state == OPEN || client->state == ENDING) && client->rx_start < client->rx_end && parse_one(client)) {
+    while (may_parse(client) && parse_one(client)) {
     }
     if (client->rx_start == client->rx_end) {
         client->rx_start = client->rx_end = 0;
@@ -422,14 +435,28 @@ static void finish_upgrade(struct ws_client *client)
     }
 }
 
+static bool may_read(const struct ws_client *client, int reads)
+{
+    return client->state != CLOSED && !client->paused &&
+           (reads < READS_PER_TURN || (client->ssl && SSL_pending(client->ssl)));
+}
+
+static const char *lost_text(const struct ws_client *client)
+{
+    return client->state != UPGRADING ? "the server closed the connection"
+           : client->secure          ? "the server closed the connection instead of answering the WebSocket upgrade"
+                                     : "the server closed the connection instead of answering the WebSocket upgrade "
+                                       "(a wss:// address?)";
+}
+
 static void on_readable(struct ws_client *client)
 {
-    for (int i = 0; i < READS_PER_TURN && client->state != CLOSED && !client->paused; i++) {
+    for (int i = 0; may_read(client, i); i++) {
         size_t room = RX_SIZE - client->rx_end;
         ssize_t n = socket_read(client, client->rx + client->rx_end, room);
 
         if (n < 0) {
-            end(client, client->state == ENDING ? 0 : (int)n, "the server closed the connection");
+            end(client, client->state == ENDING ? 0 : (int)n, lost_text(client));
             return;
         }
         if (n == 0) {
@@ -486,16 +513,15 @@ static void begin_upgrade(struct ws_client *client)
 
 static void learn_socket(struct ws_client *client)
 {
-    struct curl_tlssessioninfo *tls = NULL;
     struct sockaddr_storage addr;
     socklen_t len = sizeof addr;
     curl_socket_t fd = CURL_SOCKET_BAD;
 
     curl_easy_getinfo(client->easy, CURLINFO_ACTIVESOCKET, &fd);
     client->fd = fd;
-    if (client->secure && curl_easy_getinfo(client->easy, CURLINFO_TLS_SSL_PTR, &tls) == CURLE_OK && tls) {
-        client->ssl = tls->internals;
-        SSL_set_mode(client->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* curl's own BIO works within curl's calls only. */
+    if (client->ssl && !SSL_set_fd(client->ssl, fd)) {
+        client->ssl = NULL;
     }
     if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0) {
         sv_sockaddr_split(&addr, client->link.remote, &client->link.remote_port);
@@ -535,6 +561,10 @@ static void check_connected(struct ws_client *client)
         }
         sv_timer_set(client->timer, SV_NEVER);
         learn_socket(client);
+        if (client->nested) {
+            end(client, SV_E_UNSUPPORTED, "a proxy that is itself reached by TLS (https://) is not supported");
+            return;
+        }
         if (client->fd < 0 || (client->secure && !client->ssl)) {
             end(client, SV_E_SYSTEM, "no socket after connecting");
             return;
@@ -606,6 +636,9 @@ static void on_timer(void *ctx)
     } else if (client->state == CONNECTING) {
         curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
         check_connected(client);
+    } else {
+        parse(client);
+        on_readable(client);
     }
 }
 
@@ -655,12 +688,29 @@ static int split_url(struct ws_client *client, const char *url, char *http_url, 
     return error ? sv_fail(error, "serverUrl: not a ws:// or wss:// address") : 0;
 }
 
+/* curl has no call that tells the SSL of a connection that is done. */
+static void on_tls_progress(const SSL *ssl, int where, int result)
+{
+    struct ws_client *client = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+
+    (void)result;
+    if (where & SSL_CB_HANDSHAKE_DONE) {
+        client->nested = client->ssl && client->ssl != ssl;
+        client->ssl = (SSL *)(uintptr_t)ssl;
+    }
+}
+
 static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *ctx)
 {
     struct ws_client *client = ctx;
 
     (void)easy;
-    sv_ws_pin_install(&client->pin, ssl_ctx);
+    SSL_CTX_set_app_data(ssl_ctx, client);
+    SSL_CTX_set_info_callback(ssl_ctx, on_tls_progress);
+    SSL_CTX_set_mode(ssl_ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (client->pin.set) {
+        sv_ws_pin_install(&client->pin, ssl_ctx);
+    }
     return CURLE_OK;
 }
 
@@ -678,8 +728,10 @@ static int set_options(struct ws_client *client, const char *url, const struct s
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(config->timeout_ns / SV_NS_PER_MS));
     if (config->cert_hash) {
         curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);     /* the pin's callback looks at names where they count */
-        curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
-        curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, client);
+    }
+    curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, client);
+    if (curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx) && client->secure) {
+        return sv_fail(SV_E_UNSUPPORTED, "serverUrl: wss:// needs a libcurl that uses OpenSSL");
     }
     curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, curl_watches);
     curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);

@@ -49,7 +49,7 @@ struct sv_ws_server {
     size_t proxy_count;
     struct sv_proxy_gate gate;      /* for what proxies bring */
     uint64_t armed_at;              /* when the timer fires: never later than the soonest deadline */
-    size_t opening;                 /* links that are not open yet */
+    size_t links, opening;          /* all of them; those that are not open yet */
 };
 
 struct ws_link {
@@ -268,6 +268,7 @@ static void on_destroyed(struct ws_link *link)
     if (!link->was_open) {
         link->server->opening--;
     }
+    link->server->links--;
     on_closed(link);
     sv_heap_remove(&link->server->deadlines, &link->deadline);
     free(link);
@@ -414,6 +415,7 @@ static void adopt(void *ctx, const struct sv_proxy_visitor *visitor)
         return;
     }
     lws_set_opaque_user_data(link->wsi, link);
+    server->links++;
     server->opening++;
     set_deadline(link, link->link.opened_at + OPEN_WITHIN);
 }
@@ -465,6 +467,7 @@ static int open_context(struct sv_ws_server *server)
         .pt_serv_buf_size = SERVICE_BUFFER,
         .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_VALIDATE_UTF8,
         .foreign_loops = loops,
+        .pcontext = &server->context,
         .user = server,
         .gid = (gid_t)-1,
         .uid = (uid_t)-1,
@@ -564,12 +567,26 @@ void sv_ws_server_stop_accepting(struct sv_ws_server *server)
     sv_proxy_gate_clear(&server->gate);
 }
 
-void sv_ws_server_close(struct sv_ws_server *server)
+/* On a loop of ours libwebsockets only begins to end: its sockets and handles close as the loop turns, and another call frees what is left
+ * and clears server->context. */
+static void destroy_context(struct sv_ws_server *server)
 {
-    sv_ws_server_stop_accepting(server);
     if (server->context) {
         lws_context_destroy(server->context);
     }
+    while (server->links) {
+        uv_run(&server->loop->uv, UV_RUN_ONCE);
+    }
+    while (server->context) {
+        uv_run(&server->loop->uv, UV_RUN_NOWAIT);
+        lws_context_destroy(server->context);
+    }
+}
+
+void sv_ws_server_close(struct sv_ws_server *server)
+{
+    sv_ws_server_stop_accepting(server);
+    destroy_context(server);
     if (server->timer) {
         sv_timer_close(server->timer);
     }

@@ -1,0 +1,51 @@
+"""Certificates as the `openssl` command makes them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ssl
+import subprocess
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen
+class Certificate:
+    """A certificate and its key, in files of PEM."""
+
+    cert: Path
+    key: Path
+
+    @property
+    def cert_text(self) -> str:
+        """The certificate as PEM text."""
+        return self.cert.read_text()
+
+    @property
+    def key_text(self) -> str:
+        """The key as PEM text."""
+        return self.key.read_text()
+
+    @property
+    def pin(self) -> str:
+        """What a client is given as `serverCertHash`."""
+        der = ssl.PEM_cert_to_DER_cert(self.cert_text)
+        return base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def self_signed(folder: Path, name: str, *addresses: str) -> Certificate:
+    """A certificate for the addresses that vouches for itself; as a CA too, for who trusts it."""
+    made = Certificate(folder / f"{name}.crt", folder / f"{name}.key")
+    names = ",".join(f"IP:{address}" for address in addresses) or f"DNS:{name}"
+    _openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"),
+        *("-out", str(made.cert), "-keyout", str(made.key)),
+    )
+    return made
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
