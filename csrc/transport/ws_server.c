@@ -1,8 +1,6 @@
 /* The server's WebSocket links on libwebsockets: one context per worker, on the worker's own loop. The worker's listener accepts; the
  * socket is handed over once its source is known. */
 #include <libwebsockets.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 #include "transport/proxy_gate.h"
 #include "transport/websocket.h"
 #include "transport/ws_frame.h"
+#include "transport/ws_tls.h"
 
 enum {
     SERVICE_BUFFER = 256 * 1024,    /* what one read takes: larger than a frame, so that few are cut */
@@ -41,7 +40,6 @@ struct sv_ws_server {
     int listener;
     uint16_t port;
     const char *tls_cert, *tls_key; /* while the context is made */
-    const char *tls_fault;          /* NULL: none */
     bool (*admit)(void *owner, const uint8_t remote[16]);
     const struct sv_link_sink *sink;
     void *owner;
@@ -280,7 +278,10 @@ static int on_http(struct lws *wsi)
     return -1;
 }
 
-static int load_tls(struct sv_ws_server *server, SSL_CTX *ctx);
+static int load_tls(const struct sv_ws_server *server, void *ssl_ctx)
+{
+    return sv_ws_tls_use(ssl_ctx, server->tls_cert, server->tls_key) != NULL;
+}
 
 static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
 {
@@ -322,68 +323,6 @@ static const struct lws_protocols protocols[] = {
     { .name = "smartvpn.v1", .callback = callback, .rx_buffer_size = LINK_BUFFER, .tx_packet_size = SEND_MOST },
     { .name = NULL },
 };
-
-/* ---- TLS ---- */
-
-static bool use_chain(SSL_CTX *ctx, const char *pem)
-{
-    BIO *bio = BIO_new_mem_buf(pem, -1);
-    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    bool good = certificate && SSL_CTX_use_certificate(ctx, certificate) == 1;
-
-    X509_free(certificate);
-    while (good && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-        good = SSL_CTX_add_extra_chain_cert(ctx, certificate) == 1;
-        if (!good) {
-            X509_free(certificate);
-        }
-    }
-    BIO_free(bio);
-    return good;
-}
-
-/* An encrypted key fails: there is nobody to ask for its passphrase. */
-static int no_passphrase(char *buffer, int size, int writing, void *ctx)
-{
-    (void)buffer;
-    (void)size;
-    (void)writing;
-    (void)ctx;
-    return -1;
-}
-
-static EVP_PKEY *read_key(const char *pem)
-{
-    BIO *bio = BIO_new_mem_buf(pem, -1);
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
-
-    BIO_free(bio);
-    return key;
-}
-
-static const char *use_tls(SSL_CTX *ctx, const char *chain, const char *key_text)
-{
-    EVP_PKEY *key = read_key(key_text);
-    const char *fault = NULL;
-
-    if (!use_chain(ctx, chain)) {
-        fault = "tlsCert: not a certificate in PEM";
-    } else if (!key) {
-        fault = "tlsKey: not a private key in PEM without a passphrase";
-    } else if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1) {
-        fault = "tlsKey: not the key of tlsCert";
-    }
-    EVP_PKEY_free(key);
-    ERR_clear_error();
-    return fault;
-}
-
-static int load_tls(struct sv_ws_server *server, SSL_CTX *ctx)
-{
-    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    server->tls_fault = use_tls(ctx, server->tls_cert, server->tls_key);
-    return server->tls_fault != NULL;
-}
 
 /* ---- accepting ---- */
 
@@ -458,6 +397,14 @@ static void log_line(int level, const char *line)
                    (int)(n && line[n - 1] == '\n' ? n - 1 : n), line);
 }
 
+/* Before libwebsockets sees them: a context it fails to make leaves handles in the loop whose code it unloads. */
+static int check_tls(const struct sv_ws_server *server)
+{
+    const char *fault = server->tls_cert ? sv_ws_tls_check(server->tls_cert, server->tls_key) : NULL;
+
+    return fault ? sv_fail(SV_E_INVALID, "%s", fault) : 0;
+}
+
 static int open_context(struct sv_ws_server *server)
 {
     void *loops[] = { &server->loop->uv };
@@ -465,7 +412,7 @@ static int open_context(struct sv_ws_server *server)
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
         .pt_serv_buf_size = SERVICE_BUFFER,
-        .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_VALIDATE_UTF8,
+        .options = LWS_SERVER_OPTION_LIBUV,
         .foreign_loops = loops,
         .pcontext = &server->context,
         .user = server,
@@ -474,15 +421,13 @@ static int open_context(struct sv_ws_server *server)
         .alpn = "http/1.1",
     };
 
-    info.options &= ~(uint64_t)LWS_SERVER_OPTION_VALIDATE_UTF8;
     if (server->tls_cert) {
         info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
     }
     lws_set_log_level(LLL_ERR | LLL_WARN, log_line);
     server->context = lws_create_context(&info);
-    if (!server->context || server->tls_fault) {
-        return server->tls_fault ? sv_fail(SV_E_INVALID, "%s", server->tls_fault)
-                                 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
+    if (!server->context) {
+        return sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
     }
     server->vhost = lws_get_vhost_by_name(server->context, "default");
     return server->vhost ? 0 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
@@ -536,6 +481,9 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop, const str
     server->timer = sv_timer_new(loop, on_deadline, server);
     error = server->timer ? sv_proxy_gate_init(&server->gate, loop, OPEN_WITHIN, adopt, server) : SV_E_NOMEM;
     if (!error) {
+        error = check_tls(server);
+    }
+    if (!error) {
         error = open_context(server);
     }
     if (!error) {
@@ -567,8 +515,25 @@ void sv_ws_server_stop_accepting(struct sv_ws_server *server)
     sv_proxy_gate_clear(&server->gate);
 }
 
-/* On a loop of ours libwebsockets only begins to end: its sockets and handles close as the loop turns, and another call frees what is left
- * and clears server->context. */
+static void note_closing(uv_handle_t *handle, void *any)
+{
+    *(bool *)any |= uv_is_closing(handle);
+}
+
+/* Turns the loop until all its handles that were closed are gone. */
+static void settle(uv_loop_t *loop)
+{
+    bool any = true;
+
+    while (any) {
+        uv_run(loop, UV_RUN_NOWAIT);
+        any = false;
+        uv_walk(loop, note_closing, &any);
+    }
+}
+
+/* On a loop of ours libwebsockets only begins to end: its sockets and handles close as the loop turns. Then another call frees what is left,
+ * clears server->context and unloads the code that handles still in the loop would call. */
 static void destroy_context(struct sv_ws_server *server)
 {
     if (server->context) {
@@ -578,7 +543,7 @@ static void destroy_context(struct sv_ws_server *server)
         uv_run(&server->loop->uv, UV_RUN_ONCE);
     }
     while (server->context) {
-        uv_run(&server->loop->uv, UV_RUN_NOWAIT);
+        settle(&server->loop->uv);
         lws_context_destroy(server->context);
     }
 }
