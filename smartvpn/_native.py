@@ -199,9 +199,16 @@ def _wipe(struct: Any) -> None:
     ffi.memmove(struct, bytes(ffi.sizeof(struct[0])), ffi.sizeof(struct[0]))
 
 
-def pem_text(value: str) -> str:
-    """PEM text as it is, or what stands in the file of that name. Raises OSError."""
-    return value if "-----BEGIN" in value else Path(value).read_text()
+def pem_text(field: str, value: str) -> str:
+    """PEM text as it is, or what stands in the file of that name. Raises ConfigError naming the field."""
+    if "-----BEGIN" in value:
+        return value
+    try:
+        return Path(value).read_text("ascii")
+    except OSError as error:
+        raise ConfigError(field, f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(field, "is not a file of PEM text") from None
 
 
 class _Engine:
@@ -279,8 +286,8 @@ class NativeServer(_Engine):
         c.listen_addr = strings.one(config.listen_addr)
         c.subnet = strings.one(config.subnet)
         c.subnet6 = strings.one(config.subnet6)
-        c.tls_cert = strings.one(None if config.tls_cert is None else pem_text(config.tls_cert))
-        c.tls_key = strings.one(None if config.tls_key is None else pem_text(config.tls_key))
+        c.tls_cert = strings.one(None if config.tls_cert is None else pem_text("tlsCert", config.tls_cert))
+        c.tls_key = strings.one(None if config.tls_key is None else pem_text("tlsKey", config.tls_key))
         c.dns, c.dns_count = strings.many(config.dns)
         c.routes, c.route_count = strings.many(config.client_routes())
         c.trusted_proxies, c.trusted_proxy_count = strings.many(config.trusted_proxies)

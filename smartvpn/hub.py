@@ -324,9 +324,6 @@ class _Running:
         registry = await SqliteRegistry.open(config.registry)
         try:
             engine = await asyncio.to_thread(NativeServer.open, config, tun_name=tun_name, workers=workers)
-        except OSError as error:
-            await registry.close()
-            raise ConfigError("tlsCert", f"cannot be read: {error.strerror}") from None
         except BaseException:
             await registry.close()
             raise
@@ -536,7 +533,7 @@ def _cert_hash(config: ServerConfig) -> str | None:
     """SHA-256 of the certificate's DER, base64; None without TLS."""
     if config.tls_cert is None:
         return None
-    first = pem_text(config.tls_cert).partition("-----END CERTIFICATE-----")
+    first = pem_text("tlsCert", config.tls_cert).partition("-----END CERTIFICATE-----")
     der = ssl.PEM_cert_to_DER_cert(first[0][first[0].index("-----BEGIN CERTIFICATE-----") :] + first[1])
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
