@@ -441,12 +441,16 @@ static bool may_read(const struct ws_client *client, int reads)
            (reads < READS_PER_TURN || (client->ssl && SSL_pending(client->ssl)));
 }
 
-static const char *lost_text(const struct ws_client *client)
+static void end_lost(struct ws_client *client, int error)
 {
-    return client->state != UPGRADING ? "the server closed the connection"
-           : client->secure          ? "the server closed the connection instead of answering the WebSocket upgrade"
-                                     : "the server closed the connection instead of answering the WebSocket upgrade "
-                                       "(a wss:// address?)";
+    if (client->state == UPGRADING) {
+        end(client, SV_E_UNREACHABLE,
+            client->secure ? "the server closed the connection instead of answering the WebSocket upgrade"
+                           : "the server closed the connection instead of answering the WebSocket upgrade: "
+                             "it may expect wss://");
+    } else {
+        end(client, client->state == ENDING ? 0 : error, "the server closed the connection");
+    }
 }
 
 static void on_readable(struct ws_client *client)
@@ -456,7 +460,7 @@ static void on_readable(struct ws_client *client)
         ssize_t n = socket_read(client, client->rx + client->rx_end, room);
 
         if (n < 0) {
-            end(client, client->state == ENDING ? 0 : (int)n, lost_text(client));
+            end_lost(client, (int)n);
             return;
         }
         if (n == 0) {

@@ -28,6 +28,10 @@ class Certificate:
         """The key as PEM text."""
         return self.key.read_text()
 
+    def locked_key_text(self) -> str:
+        """The key as PEM text that a passphrase protects."""
+        return _openssl("ec", "-aes128", "-passout", "pass:secret", "-in", str(self.key))
+
     @property
     def pin(self) -> str:
         """What a client is given as `serverCertHash`."""
@@ -47,5 +51,6 @@ def self_signed(folder: Path, name: str, *addresses: str) -> Certificate:
     return made
 
 
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+def _openssl(*arguments: str) -> str:
+    done = subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
