@@ -93,7 +93,7 @@ int sv_ws_read_header(struct sv_ws_header *header, const uint8_t *bytes, size_t 
             return 0;
         }
         header->payload_len = sv_load64be(bytes + 2);
-        return header->payload_len <= UINT16_MAX ? SV_E_PROTOCOL : 10;
+        return header->payload_len <= UINT16_MAX || header->payload_len > INT64_MAX ? SV_E_PROTOCOL : 10;
     }
     return 2;
 }

@@ -210,6 +210,12 @@ static bool learn_source(struct ws_link *link)
     return true;
 }
 
+/* A PROXY line from somebody who is not trusted, or a second one: libwebsockets takes it for a request line among others. */
+static bool has_stray_proxy_line(const struct ws_link *link)
+{
+    return lws_hdr_total_length(link->wsi, WSI_TOKEN_PROXY) > 0;
+}
+
 static int on_established(struct ws_link *link)
 {
     if (!link->server->admit(link->server->owner, link->link.remote)) {
@@ -299,7 +305,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     sv_loop_wake(link->server->loop);
     switch (reason) {
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
-        return learn_source(link) ? 0 : -1;
+        return !has_stray_proxy_line(link) && learn_source(link) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:

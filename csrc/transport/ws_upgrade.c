@@ -4,7 +4,6 @@
 #include <smartvpn/base.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -116,14 +115,26 @@ static void read_header_line(struct answer *answer, const char *line, size_t len
     }
 }
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* "HTTP/1.1 101", then a space or the line's end; as much of it as there is must be right. */
 static int read_status(const char *bytes, size_t len, char why[SV_WS_WHY])
 {
-    if (len < 12 || memcmp(bytes, "HTTP/1.1 ", 9) != 0) {
+    static const char version[] = "HTTP/1.1 ";
+    size_t n = sizeof version - 1;
+    bool whole = len > n + 3;
+
+    if (memcmp(bytes, version, len < n ? len : n) != 0 ||
+        (whole && (!is_digit(bytes[n]) || !is_digit(bytes[n + 1]) || !is_digit(bytes[n + 2]) ||
+                   (bytes[n + 3] != ' ' && bytes[n + 3] != '\r')))) {
         snprintf(why, SV_WS_WHY, "the server does not speak HTTP/1.1");
         return SV_E_PROTOCOL;
     }
-    if (memcmp(bytes + 9, "101", 3) != 0) {
-        snprintf(why, SV_WS_WHY, "the server answered HTTP %d instead of a WebSocket upgrade", atoi(bytes + 9));
+    if (whole && memcmp(bytes + n, "101", 3) != 0) {
+        snprintf(why, SV_WS_WHY, "the server answered HTTP %.3s instead of a WebSocket upgrade", bytes + n);
         return SV_E_REFUSED;
     }
     return 0;
@@ -152,19 +163,15 @@ static int read_lines(const char *bytes, size_t len, const char *key, char why[S
 
 int sv_ws_read_answer(const char *bytes, size_t len, const char *key, char why[SV_WS_WHY])
 {
-    const char *end = memmem(bytes, len, "\r\n\r\n", 4);
-    int error;
+    size_t seen = len < SV_WS_ANSWER_MAX ? len : SV_WS_ANSWER_MAX;
+    const char *end = memmem(bytes, seen, "\r\n\r\n", 4);
+    int error = read_status(bytes, seen, why);
 
-    if (!end) {
-        if (len >= SV_WS_ANSWER_MAX) {
-            snprintf(why, SV_WS_WHY, "the server's answer has no end");
-            return SV_E_PROTOCOL;
-        }
-        return 0;
-    }
-    error = read_status(bytes, len, why);
-    if (!error) {
+    if (!error && end) {
         error = read_lines(bytes, (size_t)(end - bytes), key, why);
+    } else if (!error && seen == SV_WS_ANSWER_MAX) {
+        snprintf(why, SV_WS_WHY, "the server's answer has no end");
+        error = SV_E_PROTOCOL;
     }
-    return error ? error : (int)(end - bytes) + 4;
+    return error || !end ? error : (int)(end - bytes) + 4;
 }
