@@ -125,13 +125,14 @@ tsan:
 	@$(MAKE) --no-print-directory c-test BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread"
 
 FUZZ_SECONDS ?= 60
+IMPURE := csrc/transport/ws_client.c csrc/transport/ws_server.c
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
 fuzz:
 	@mkdir -p build/fuzz
 	@set -e; for f in $(FUZZERS); do \
 	    clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -I. tests/fuzz/$$f.c \
-	        $(filter-out csrc/engine/% csrc/transport/%,$(SOURCES)) -o build/fuzz/$$f $(ALL_LIBS); \
+	        $(filter-out csrc/engine/% $(IMPURE),$(SOURCES)) -o build/fuzz/$$f $(ALL_LIBS); \
 	    mkdir -p build/fuzz/corpus/$$f; \
 	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
 	        $$(test -d tests/fuzz/corpus/$$f && echo tests/fuzz/corpus/$$f); \
