@@ -20,9 +20,8 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from smartvpn.client import VpnClient
+from smartvpn import VpnClient, VpnServer
 from smartvpn.keys import PrivateKey
-from smartvpn.server import VpnServer
 from smartvpn.types import ConnectionQuality
 from tests.netns.topology import CLIENT_OUTER, HUB_OUTER, INTERNET, Topology
 

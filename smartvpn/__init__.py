@@ -1,6 +1,8 @@
 """A VPN hub and client that Python programs drive; every packet is moved by the C core."""
 
 from smartvpn._version import __version__
+from smartvpn.bridge import SocketTransport, StdioTransport, VpnBridge
+from smartvpn.client import VpnClient
 from smartvpn.config import (
     ClientConfig,
     ClientEntry,
@@ -32,7 +34,9 @@ from smartvpn.errors import (
     UnreachableError,
     VpnTimeoutError,
 )
+from smartvpn.installer import ServiceUnit, VpnInstaller
 from smartvpn.keys import PresharedKey, PrivateKey, PublicKey
+from smartvpn.server import VpnServer
 from smartvpn.types import (
     UNSET,
     BundleSecrets,
@@ -99,17 +103,24 @@ __all__ = [
     "SecurityUpdate",
     "ServerConfig",
     "ServerStatistics",
+    "ServiceUnit",
     "SmartVpnError",
+    "SocketTransport",
     "StartResult",
     "Statistics",
     "Status",
+    "StdioTransport",
     "Transport",
     "TransportMode",
     "TunnelState",
     "UnauthorizedError",
     "UnknownMethodError",
     "UnreachableError",
+    "VpnBridge",
+    "VpnClient",
     "VpnConfig",
+    "VpnInstaller",
+    "VpnServer",
     "VpnTimeoutError",
     "WgBackend",
     "WgConfigGenerator",

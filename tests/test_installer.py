@@ -1,0 +1,109 @@
+"""Service units: their text, and that no path can smuggle anything into it."""
+
+import plistlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartvpn import ConfigError, VpnInstaller
+
+PLATFORMS = [("linux", "linux"), ("darwin", "macos"), ("win32", "windows"), ("sunos5", "unknown")]
+
+
+@pytest.mark.parametrize(("name", "platform"), PLATFORMS)
+def test_platforms(monkeypatch: pytest.MonkeyPatch, name: str, platform: str) -> None:
+    """Python's names of platforms become ours."""
+    monkeypatch.setattr(sys, "platform", name)
+    assert VpnInstaller.detect_platform() == platform
+
+
+def _exec_start(unit: str) -> str:
+    [line] = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    return line.removeprefix("ExecStart=")
+
+
+def test_systemd_defaults() -> None:
+    """The usual paths, the hub's mode."""
+    assert _exec_start(VpnInstaller.generate_systemd_unit()) == (
+        "/usr/local/bin/smartvpn_daemon --mode server --management-socket /var/run/smartvpn.sock"
+    )
+
+
+def test_systemd_paths_are_quoted() -> None:
+    """Spaces, quotes, specifiers and variables in paths stand for themselves."""
+    unit = VpnInstaller.generate_systemd_unit(
+        '/opt/a b/"x"', "/run/%n.sock", "client", config_path="/etc/$HOME"
+    )
+    assert _exec_start(unit) == (
+        '"/opt/a b/\\"x\\"" --mode client --management-socket /run/%%n.sock --config "/etc/$$HOME"'
+    )
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """systemd-analyze finds nothing to say about it; without systemd the sections are looked at."""
+    unit = tmp_path / "smartvpn-server.service"
+    unit.write_text(VpnInstaller.generate_systemd_unit(binary_path="/bin/true"))
+    if shutil.which("systemd-analyze"):
+        result = subprocess.run(
+            ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+    sections = [line for line in unit.read_text().splitlines() if line.startswith("[")]
+    assert sections == ["[Unit]", "[Service]", "[Install]"]
+
+
+def test_launchd() -> None:
+    """The property list starts the same command."""
+    plist: dict[str, Any] = plistlib.loads(VpnInstaller.generate_launchd_plist(mode="client").encode())
+    assert plist["Label"] == "org.smartvpn.client"
+    assert plist["ProgramArguments"] == [
+        "/usr/local/bin/smartvpn_daemon",
+        "--mode",
+        "client",
+        "--management-socket",
+        "/var/run/smartvpn.sock",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "begin"),
+    [
+        ("linux", "/etc/systemd/system/smartvpn-client.service", "[Unit]"),
+        ("darwin", "/Library/LaunchDaemons/org.smartvpn.client.plist", "<?xml"),
+    ],
+)
+def test_service_unit(monkeypatch: pytest.MonkeyPatch, name: str, path: str, begin: str) -> None:
+    """The unit of this platform, with the place it belongs to and the config file."""
+    monkeypatch.setattr(sys, "platform", name)
+    unit = VpnInstaller.generate_service_unit("client", "/etc/smartvpn/client.json")
+    assert unit.install_path == path
+    assert unit.content.startswith(begin)
+    assert "/etc/smartvpn/client.json" in unit.content
+
+
+def test_other_platforms_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No unit where there are no services of ours."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ConfigError, match="windows"):
+        VpnInstaller.generate_service_unit("server")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"binary_path": "smartvpn_daemon"}, "binaryPath"),
+        ({"socket_path": "run/x"}, "socketPath"),
+        ({"config_path": "/etc/x\nExecStartPre=/bin/sh"}, "configPath"),
+        ({"mode": "both"}, "mode"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], field: str) -> None:
+    """A relative path, a line break, an unknown mode."""
+    with pytest.raises(ConfigError, match=field):
+        VpnInstaller.generate_systemd_unit(**arguments)
+    with pytest.raises(ConfigError, match=field):
+        VpnInstaller.generate_launchd_plist(**arguments)
