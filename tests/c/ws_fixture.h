@@ -20,6 +20,7 @@ struct ws_end {
     uint8_t *received;
     size_t received_len;
     unsigned writable;
+    bool pausing;                   /* its link is paused at each on_bytes */
 };
 
 struct ws_fixture {
@@ -62,6 +63,9 @@ static void ws_on_bytes(struct sv_link *link, uint8_t *bytes, size_t len)
         memcpy(end->received + end->received_len, bytes, len);
     }
     end->received_len += len;
+    if (end->pausing) {
+        link->ops->pause(link, true);
+    }
 }
 
 static void ws_on_writable(struct sv_link *link)
@@ -79,10 +83,12 @@ static void ws_on_closed(struct sv_link *link, int error, const char *why)
     snprintf(end->why, sizeof end->why, "%s", why);
 }
 
-static const struct sv_link_sink ws_accept_sink = { .on_open = ws_on_accept, .on_bytes = ws_on_bytes,
-                                                    .on_writable = ws_on_writable, .on_closed = ws_on_closed };
-static const struct sv_link_sink ws_dial_sink = { .on_open = ws_on_dialed, .on_bytes = ws_on_bytes,
-                                                  .on_writable = ws_on_writable, .on_closed = ws_on_closed };
+static const struct sv_link_sink ws_accept_sink = {
+    .on_open = ws_on_accept, .on_bytes = ws_on_bytes, .on_writable = ws_on_writable, .on_closed = ws_on_closed,
+};
+static const struct sv_link_sink ws_dial_sink = {
+    .on_open = ws_on_dialed, .on_bytes = ws_on_bytes, .on_writable = ws_on_writable, .on_closed = ws_on_closed,
+};
 
 static bool ws_admit(void *owner, const uint8_t remote[16])
 {
@@ -139,7 +145,8 @@ static inline void ws_open_loop(void)
     ws.timer = sv_timer_new(&ws.loop, ws_on_timeout, NULL);
 }
 
-static inline int ws_open_server(const char *cert, const char *key, const struct sv_prefix *proxies, size_t proxy_count)
+static inline int ws_open_server(const char *cert, const char *key, const struct sv_prefix *proxies,
+                                 size_t proxy_count)
 {
     struct sv_ws_server_config config = {
         .listen_addr = "127.0.0.1:0",
@@ -159,7 +166,11 @@ static inline void ws_dial(const char *url, const uint8_t *hash, bool strict, ui
 {
     char text[256];
     struct sv_ws_client_config config = {
-        .cert_hash = hash, .pin_strict = strict, .timeout_ns = 10 * SV_NS_PER_S, .sink = &ws_dial_sink, .owner = &ws.dialed,
+        .cert_hash = hash,
+        .pin_strict = strict,
+        .timeout_ns = 10 * SV_NS_PER_S,
+        .sink = &ws_dial_sink,
+        .owner = &ws.dialed,
     };
 
 #pragma GCC diagnostic push

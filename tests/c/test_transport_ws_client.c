@@ -1,0 +1,133 @@
+/* The client's link against the real server: back-pressure, the end, and servers that are none. */
+#include <arpa/inet.h>
+#include <smartvpn/base.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/c/tls_certificate.h"
+#include "tests/c/ws_fixture.h"
+
+enum { MESSAGE = 10 * 1024, MESSAGES = 12 };      /* less than SV_LINK_CREDIT in all: the server is never blocked */
+
+static struct tls_certificate hub;
+
+static void turn_for(unsigned ms)
+{
+    for (unsigned i = 0; i < ms; i++) {
+        uv_run(&ws.loop.uv, UV_RUN_NOWAIT);
+        usleep(1000);
+    }
+}
+
+static void open_pair(bool secure)
+{
+    ws_open_loop();
+    CHECK_EQ(ws_open_server(secure ? hub.cert : NULL, secure ? hub.key : NULL, NULL, 0), 0);
+    ws_dial(secure ? "wss://127.0.0.1:%u/" : "ws://127.0.0.1:%u/", secure ? hub.hash : NULL, secure,
+            sv_ws_server_port(ws.server));
+    ws_wait(&ws.dialed.opened);
+    ws_wait(&ws.accepted.opened);
+}
+
+static void send_from_server(uint8_t value)
+{
+    static uint8_t message[SV_LINK_HEADROOM + MESSAGE];
+
+    memset(message, value, sizeof message);
+    CHECK_EQ(ws.accepted.link->ops->send(ws.accepted.link, message + SV_LINK_HEADROOM, MESSAGE), 0);
+}
+
+/* Paused within on_bytes: of what was read already nothing more is told, and all of it once it is resumed, though the socket stays silent. */
+static void check_pause(bool secure)
+{
+    size_t wrong = 0;
+
+    open_pair(secure);
+    ws.dialed.pausing = true;
+    for (unsigned i = 0; i < MESSAGES; i++) {
+        send_from_server((uint8_t)i);
+    }
+    turn_for(100);
+    CHECK_EQ(ws.dialed.received_len, MESSAGE);
+    ws.dialed.link->ops->pause(ws.dialed.link, false);
+    CHECK_EQ(ws.dialed.received_len, MESSAGE);
+    turn_for(100);
+    CHECK_EQ(ws.dialed.received_len, 2 * MESSAGE);
+    ws.dialed.pausing = false;
+    ws.dialed.link->ops->pause(ws.dialed.link, false);
+    ws_wait_received(&ws.dialed, MESSAGES * MESSAGE);
+    for (size_t i = 0; i < MESSAGES * MESSAGE; i++) {
+        wrong += ws.dialed.received[i] != i / MESSAGE;
+    }
+    CHECK_EQ(wrong, 0);
+    ws_close_all();
+}
+
+static void a_paused_link_is_silent(void)
+{
+    check_pause(false);
+}
+
+static void a_paused_link_is_silent_in_tls_too(void)
+{
+    check_pause(true);
+}
+
+static void a_graceful_end_is_told_to_both(void)
+{
+    open_pair(true);
+    ws.dialed.link->ops->close(ws.dialed.link, SV_CLOSE_GRACEFUL);
+    CHECK(!ws.dialed.closed);
+    ws_wait(&ws.accepted.closed);
+    ws_wait(&ws.dialed.closed);
+    CHECK_EQ(ws.dialed.error, 0);
+    ws_close_all();
+}
+
+/* A listener that answers the first bytes with these and closes. */
+static void check_answer(const char *answer, int error, const char *words)
+{
+    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof addr;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd = -1;
+    char request[4096];
+
+    CHECK_EQ(bind(listener, (struct sockaddr *)&addr, sizeof addr), 0);
+    CHECK_EQ(listen(listener, 1), 0);
+    CHECK_EQ(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
+    ws_open_loop();
+    ws_dial("ws://127.0.0.1:%u/", NULL, false, ntohs(addr.sin_port));
+    for (unsigned i = 0; i < 20000 && fd < 0; i++) {
+        turn_for(1);
+        fd = accept(listener, NULL, NULL);
+    }
+    turn_for(50);
+    CHECK(recv(fd, request, sizeof request, 0) > 0);
+    CHECK_EQ(write(fd, answer, strlen(answer)), strlen(answer));
+    close(fd);
+    ws_wait(&ws.dialed.closed);
+    CHECK(!ws.dialed.opened);
+    CHECK_EQ(ws.dialed.error, error);
+    CHECK_STR(ws.dialed.why, words);
+    ws_close_all();
+    close(listener);
+}
+
+static void what_is_no_hub_is_told_in_words(void)
+{
+    check_answer("", SV_E_UNREACHABLE,
+                 "the server closed the connection instead of answering the WebSocket upgrade: it may expect wss://");
+    check_answer("HTTP/1.1 403 Forbidden\r\n\r\n", SV_E_REFUSED,
+                 "the server answered HTTP 403 instead of a WebSocket upgrade");
+    check_answer("SSH-2.0-OpenSSH_9.2\r\n", SV_E_PROTOCOL, "the server does not speak HTTP/1.1");
+}
+
+int main(void)
+{
+    tls_certificate_make(&hub, "IP:127.0.0.1");
+    RUN(a_paused_link_is_silent);
+    RUN(a_paused_link_is_silent_in_tls_too);
+    RUN(a_graceful_end_is_told_to_both);
+    RUN(what_is_no_hub_is_told_in_words);
+    return CHECK_DONE("test_transport_ws_client");
+}
