@@ -23,6 +23,7 @@ enum {
     ACCEPTS_PER_TURN = 64,
     OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
     FORWARDED_MAX = 8192,           /* more than libwebsockets takes of all headers together */
+    WAITING_MAX = 1024 * 1024,      /* bytes sent to a blocked link; more is an owner that does not wait */
     WRITE_CLOSE = 4,                /* lws_write's Close frame: the gap in libwebsockets' public enum */
 };
 
@@ -50,12 +51,22 @@ struct sv_ws_server {
     size_t links, opening;          /* all of them; those that are not open yet */
 };
 
+/* A message that came while libwebsockets still held a part of another: written then, it would go out without its header. */
+struct waiting {
+    struct waiting *next;
+    enum lws_write_protocol kind;
+    size_t len;
+    uint8_t bytes[];                /* LWS_PRE, message */
+};
+
 struct ws_link {
     struct sv_link link;            /* first: the sink's handle */
     struct sv_ws_server *server;
     struct lws *wsi;
     struct sv_deadline deadline;
     size_t credit, message_len;
+    struct waiting *waiting;        /* oldest first */
+    size_t waiting_len;             /* bytes of them all */
     bool open, was_open, closing;
 };
 
@@ -103,18 +114,69 @@ static void on_deadline(void *ctx)
 
 /* ---- operations ---- */
 
+static int keep_message(struct ws_link *link, const uint8_t *bytes, size_t len, enum lws_write_protocol kind)
+{
+    struct waiting *kept = link->waiting_len + len > WAITING_MAX ? NULL : malloc(sizeof *kept + LWS_PRE + len);
+    struct waiting **last = &link->waiting;
+
+    if (!kept) {
+        return SV_E_FULL;
+    }
+    kept->next = NULL;
+    kept->kind = kind;
+    kept->len = len;
+    memcpy(kept->bytes + LWS_PRE, bytes, len);
+    while (*last) {
+        last = &(*last)->next;
+    }
+    *last = kept;
+    link->waiting_len += len;
+    lws_callback_on_writable(link->wsi);
+    return 0;
+}
+
+static int write_message(struct ws_link *link, uint8_t *bytes, size_t len, enum lws_write_protocol kind)
+{
+    if (link->waiting || lws_partial_buffered(link->wsi)) {
+        return keep_message(link, bytes, len, kind);
+    }
+    return lws_write(link->wsi, bytes, len, kind) < 0 ? SV_E_CLOSED : 0;
+}
+
+static void drop_first_waiting(struct ws_link *link)
+{
+    struct waiting *first = link->waiting;
+
+    link->waiting = first->next;
+    link->waiting_len -= first->len;
+    free(first);
+}
+
+static int write_waiting(struct ws_link *link)
+{
+    int error = 0;
+
+    while (!error && link->waiting && !lws_partial_buffered(link->wsi)) {
+        struct waiting *first = link->waiting;
+
+        error = lws_write(link->wsi, first->bytes + LWS_PRE, first->len, first->kind) < 0 ? SV_E_CLOSED : 0;
+        drop_first_waiting(link);
+    }
+    return error;
+}
+
 static int op_send(struct sv_link *handle, uint8_t *bytes, size_t len)
 {
     struct ws_link *link = link_of(handle);
 
-    if (link->closing || lws_write(link->wsi, bytes, len, LWS_WRITE_BINARY) < 0) {
+    if (link->closing || write_message(link, bytes, len, LWS_WRITE_BINARY)) {
         if (!link->closing) {
             kill_link(link);
         }
         return SV_E_CLOSED;
     }
     link->credit = link->credit > len ? link->credit - len : 0;
-    if (!link->credit || lws_partial_buffered(link->wsi)) {
+    if (!link->credit || link->waiting || lws_partial_buffered(link->wsi)) {
         handle->blocked = true;
         lws_callback_on_writable(link->wsi);
         set_deadline(link, link->server->loop->now + BLOCKED_AT_MOST);
@@ -143,7 +205,7 @@ static void op_close(struct sv_link *handle, enum sv_link_close how)
     }
     link->closing = true;
     sv_store16be(frame + LWS_PRE, LWS_CLOSE_STATUS_NORMAL);
-    if (lws_write(link->wsi, frame + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE) < 0) {
+    if (write_message(link, frame + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE)) {
         kill_link(link);
         return;
     }
@@ -249,6 +311,13 @@ static int on_receive(struct ws_link *link, uint8_t *bytes, size_t len)
 
 static int on_writeable(struct ws_link *link)
 {
+    if (write_waiting(link)) {
+        return -1;
+    }
+    if (link->waiting || lws_partial_buffered(link->wsi)) {
+        lws_callback_on_writable(link->wsi);
+        return 0;
+    }
     link->credit = SV_LINK_CREDIT;
     if (link->link.blocked && !link->closing) {
         link->link.blocked = false;
@@ -271,6 +340,9 @@ static void on_destroyed(struct ws_link *link)
 {
     if (!link->was_open) {
         link->server->opening--;
+    }
+    while (link->waiting) {
+        drop_first_waiting(link);
     }
     link->server->links--;
     on_closed(link);
