@@ -13,6 +13,7 @@
 #include "io/socket.h"
 #include "transport/proxy_gate.h"
 #include "transport/websocket.h"
+#include "transport/ws_forwarded.h"
 #include "transport/ws_frame.h"
 #include "transport/ws_tls.h"
 
@@ -217,58 +218,22 @@ static const struct sv_link_ops server_ops = { .send = op_send, .pause = op_paus
 
 /* ---- libwebsockets' callbacks ---- */
 
-static bool is_trusted(const struct sv_ws_server *server, const uint8_t addr[16])
-{
-    for (size_t i = 0; i < server->proxy_count; i++) {
-        if (sv_prefix_contains(&server->proxies[i], addr)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* One entry of X-Forwarded-For: an address, perhaps with a port, perhaps in brackets. */
-static bool parse_forwarded(char *entry, uint8_t addr[16])
-{
-    char *end = entry + strlen(entry);
-
-    entry += strspn(entry, " \t");
-    while (end > entry && (end[-1] == ' ' || end[-1] == '\t')) {
-        *--end = '\0';
-    }
-    if (*entry == '[') {
-        entry++;
-        entry[strcspn(entry, "]")] = '\0';
-    } else if (strchr(entry, ':') && strchr(entry, ':') == strrchr(entry, ':')) {
-        *strchr(entry, ':') = '\0';
-    }
-    return sv_addr_parse(addr, entry) == 0;
-}
-
-/* The rightmost entry that is not a trusted proxy is the source; what stands left of it anybody may have written. false: it cannot be told. */
+/* false: the source cannot be told. */
 static bool learn_source(struct ws_link *link)
 {
+    const struct sv_ws_server *server = link->server;
     char list[FORWARDED_MAX];
-    char *comma;
-    uint8_t addr[16];
 
-    if (!is_trusted(link->server, link->link.remote) || !lws_hdr_total_length(link->wsi, WSI_TOKEN_X_FORWARDED_FOR)) {
+    if (!sv_ws_is_trusted(server->proxies, server->proxy_count, link->link.remote) ||
+        !lws_hdr_total_length(link->wsi, WSI_TOKEN_X_FORWARDED_FOR)) {
         return true;
     }
     if (lws_hdr_copy(link->wsi, list, sizeof list, WSI_TOKEN_X_FORWARDED_FOR) < 0) {
         return false;
     }
-    do {
-        comma = strrchr(list, ',');
-        if (!parse_forwarded(comma ? comma + 1 : list, addr)) {
-            return true;
-        }
-        memcpy(link->link.remote, addr, 16);
+    if (sv_ws_forwarded_source(link->link.remote, list, server->proxies, server->proxy_count)) {
         link->link.remote_port = 0;
-        if (comma) {
-            *comma = '\0';
-        }
-    } while (comma && is_trusted(link->server, addr));
+    }
     return true;
 }
 
@@ -445,7 +410,7 @@ static void receive(struct sv_ws_server *server, int fd, const struct sockaddr_s
     memcpy(visitor.source, visitor.peer, sizeof visitor.source);
     if (server->opening + server->gate.count >= OPENING_MAX || !server->admit(server->owner, visitor.peer)) {
         close(fd);
-    } else if (is_trusted(server, visitor.peer)) {
+    } else if (sv_ws_is_trusted(server->proxies, server->proxy_count, visitor.peer)) {
         sv_proxy_gate_enter(&server->gate, &visitor);
     } else {
         adopt(server, &visitor);
