@@ -77,7 +77,25 @@ struct sv_watch {
     void (*on_ready)(void *ctx, int events);
     void *ctx;
     int events;         /* as set */
+    int armed;          /* as the loop knows; WRITABLE may linger */
 };
+
+static int to_uv(int events)
+{
+    return (events & SV_READABLE ? UV_READABLE : 0) | (events & SV_WRITABLE ? UV_WRITABLE : 0);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void arm(struct sv_watch *watch, int events)
+{
+    watch->armed = events;
+    if (events) {
+        uv_poll_start(&watch->poll, to_uv(events), on_poll);
+    } else {
+        uv_poll_stop(&watch->poll);
+    }
+}
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
@@ -86,8 +104,14 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
     ready |= events & UV_READABLE ? SV_READABLE : 0;
     ready |= events & UV_WRITABLE ? SV_WRITABLE : 0;
-    sv_loop_wake(watch->loop);
-    watch->on_ready(watch->ctx, ready);
+    if (ready & ~watch->events) {
+        arm(watch, watch->events);
+        ready &= watch->events;
+    }
+    if (ready) {
+        sv_loop_wake(watch->loop);
+        watch->on_ready(watch->ctx, ready);
+    }
 }
 
 struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(void *ctx, int events), void *ctx)
@@ -105,18 +129,12 @@ struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(voi
     return watch;
 }
 
+/* A busy link is writable, full, writable, full: each change would cost system calls. So WRITABLE stays armed until it is told unwanted. */
 void sv_watch_set(struct sv_watch *watch, int events)
 {
-    int wanted = (events & SV_READABLE ? UV_READABLE : 0) | (events & SV_WRITABLE ? UV_WRITABLE : 0);
-
-    if (events == watch->events) {
-        return;
-    }
     watch->events = events;
-    if (wanted) {
-        uv_poll_start(&watch->poll, wanted, on_poll);
-    } else {
-        uv_poll_stop(&watch->poll);
+    if (events != watch->armed && (!events || watch->armed != (events | SV_WRITABLE))) {
+        arm(watch, events);
     }
 }
 

@@ -30,8 +30,6 @@ struct sv_link_ops {
      * refuses is kept by the transport); afterwards link->blocked tells whether the owner must wait for on_writable. One send is one
      * WebSocket message. SV_E_CLOSED: on_closed will come (never from within send). */
     int (*send)(struct sv_link *link, uint8_t *bytes, size_t len);
-    /* Back-pressure towards the peer: no on_bytes while paused. */
-    void (*pause)(struct sv_link *link, bool paused);
     /* on_closed comes later, from the loop, never from within close. */
     void (*close)(struct sv_link *link, enum sv_link_close how);
 };

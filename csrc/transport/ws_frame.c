@@ -6,7 +6,7 @@
 #include "base/bytes.h"
 #include "crypto/keys.h"
 
-enum { FIN = 0x80, RESERVED = 0x70, MASKED = 0x80, LENGTH16 = 126, LENGTH64 = 127 };
+enum { FIN = 0x80, RESERVED = 0x70, MASKED = 0x80, LENGTH16 = 126, LENGTH64 = 127, MASK_SIZE = 4 };
 
 /* Fresh random masks (RFC 6455, section 5.3), drawn many at a time. */
 static uint32_t next_mask(void)
@@ -21,7 +21,7 @@ static uint32_t next_mask(void)
     return masks[--left];
 }
 
-static void mask_bytes(uint8_t *bytes, size_t len, uint32_t mask)
+void sv_ws_mask(uint8_t *bytes, size_t len, uint32_t mask)
 {
     uint64_t wide = mask | (uint64_t)mask << 32;
     uint8_t narrow[4];
@@ -40,24 +40,28 @@ static void mask_bytes(uint8_t *bytes, size_t len, uint32_t mask)
     }
 }
 
-size_t sv_ws_wrap(uint8_t *payload, size_t len, enum sv_ws_opcode opcode)
+size_t sv_ws_wrap(uint8_t *payload, size_t len, enum sv_ws_opcode opcode, bool masked)
 {
-    size_t size = len < LENGTH16 ? 6 : len <= UINT16_MAX ? 8 : 14;
+    size_t size = (len < LENGTH16 ? 2 : len <= UINT16_MAX ? 4 : 10) + (masked ? MASK_SIZE : 0);
     uint8_t *header = payload - size;
-    uint32_t mask = next_mask();
 
     header[0] = (uint8_t)(FIN | opcode);
-    if (size == 6) {
-        header[1] = (uint8_t)(MASKED | len);
-    } else if (size == 8) {
-        header[1] = MASKED | LENGTH16;
+    if (len < LENGTH16) {
+        header[1] = (uint8_t)len;
+    } else if (len <= UINT16_MAX) {
+        header[1] = LENGTH16;
         sv_store16be(header + 2, (uint16_t)len);
     } else {
-        header[1] = MASKED | LENGTH64;
+        header[1] = LENGTH64;
         sv_store64be(header + 2, len);
     }
-    memcpy(payload - 4, &mask, 4);
-    mask_bytes(payload, len, mask);
+    if (masked) {
+        uint32_t mask = next_mask();
+
+        header[1] |= MASKED;
+        memcpy(payload - MASK_SIZE, &mask, MASK_SIZE);
+        sv_ws_mask(payload, len, mask);
+    }
     return size;
 }
 
@@ -66,34 +70,50 @@ static bool opcode_is_known(uint8_t opcode)
     return opcode <= SV_WS_BINARY || (opcode >= SV_WS_CLOSE && opcode <= SV_WS_PONG);
 }
 
-int sv_ws_read_header(struct sv_ws_header *header, const uint8_t *bytes, size_t len)
+/* The length field; how many bytes it and what stands before it take, 0: more are needed, SV_E_PROTOCOL: not in its shortest form. */
+static int read_length(uint64_t *payload_len, const uint8_t *bytes, size_t len)
 {
-    uint8_t length;
+    uint8_t length = bytes[1] & 0x7F;
 
-    if (len < 2) {
-        return 0;
-    }
-    length = bytes[1] & 0x7F;
-    header->fin = bytes[0] & FIN;
-    header->opcode = bytes[0] & 0x0F;
-    if ((bytes[0] & RESERVED) || (bytes[1] & MASKED) || !opcode_is_known(header->opcode) ||
-        (header->opcode >= SV_WS_CLOSE && (!header->fin || length > SV_WS_CONTROL_MAX))) {
-        return SV_E_PROTOCOL;
-    }
-    header->payload_len = length;
+    *payload_len = length;
     if (length == LENGTH16) {
         if (len < 4) {
             return 0;
         }
-        header->payload_len = sv_load16be(bytes + 2);
-        return header->payload_len < LENGTH16 ? SV_E_PROTOCOL : 4;
+        *payload_len = sv_load16be(bytes + 2);
+        return *payload_len < LENGTH16 ? SV_E_PROTOCOL : 4;
     }
     if (length == LENGTH64) {
         if (len < 10) {
             return 0;
         }
-        header->payload_len = sv_load64be(bytes + 2);
-        return header->payload_len <= UINT16_MAX || header->payload_len > INT64_MAX ? SV_E_PROTOCOL : 10;
+        *payload_len = sv_load64be(bytes + 2);
+        return *payload_len <= UINT16_MAX || *payload_len > INT64_MAX ? SV_E_PROTOCOL : 10;
     }
     return 2;
+}
+
+int sv_ws_read_header(struct sv_ws_header *header, const uint8_t *bytes, size_t len, bool masked)
+{
+    int n;
+
+    if (len < 2) {
+        return 0;
+    }
+    header->fin = bytes[0] & FIN;
+    header->opcode = bytes[0] & 0x0F;
+    if ((bytes[0] & RESERVED) || !(bytes[1] & MASKED) == masked || !opcode_is_known(header->opcode) ||
+        (header->opcode >= SV_WS_CLOSE && (!header->fin || (bytes[1] & 0x7F) > SV_WS_CONTROL_MAX))) {
+        return SV_E_PROTOCOL;
+    }
+    n = read_length(&header->payload_len, bytes, len);
+    header->mask = 0;
+    if (n <= 0 || !masked) {
+        return n;
+    }
+    if (len < (size_t)n + MASK_SIZE) {
+        return 0;
+    }
+    memcpy(&header->mask, bytes + n, MASK_SIZE);
+    return n + MASK_SIZE;
 }

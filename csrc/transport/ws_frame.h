@@ -1,4 +1,4 @@
-/* WebSocket frames (RFC 6455, section 5) as a client writes and reads them: in bulk, in place. */
+/* WebSocket frames (RFC 6455, section 5), written and read in bulk, in place. A client masks what it sends, a server does not. */
 #ifndef SV_TRANSPORT_WS_FRAME_H
 #define SV_TRANSPORT_WS_FRAME_H
 
@@ -24,15 +24,19 @@ enum sv_ws_opcode {
 struct sv_ws_header {
     bool fin;
     uint8_t opcode;
+    uint32_t mask;          /* as it lies in memory */
     uint64_t payload_len;
 };
 
-/* Puts a final, masked frame's header in front of the payload and masks the payload in place; returns the header's length. There are SV_WS_HEADER_MAX
- * writable bytes in front. */
-size_t sv_ws_wrap(uint8_t *payload, size_t len, enum sv_ws_opcode opcode);
+/* Puts a final frame's header in front of the payload and, if asked to, masks the payload in place; returns the header's length. There are
+ * SV_WS_HEADER_MAX writable bytes in front. */
+size_t sv_ws_wrap(uint8_t *payload, size_t len, enum sv_ws_opcode opcode, bool masked);
 
-/* A server's frame header. Its length; 0: more bytes are needed; SV_E_PROTOCOL (negative): masked, reserved bits, unknown opcode, a length not in its
- * shortest form, or a control frame that is fragmented or too long. */
-int sv_ws_read_header(struct sv_ws_header *header, const uint8_t *bytes, size_t len);
+/* A frame header, masked or not as the sender must have it. Its length; 0: more bytes are needed; SV_E_PROTOCOL (negative): the other way round, reserved
+ * bits, an unknown opcode, a length not in its shortest form, or a control frame that is fragmented or too long. */
+int sv_ws_read_header(struct sv_ws_header *header, const uint8_t *bytes, size_t len, bool masked);
+
+/* Masks and unmasks. */
+void sv_ws_mask(uint8_t *bytes, size_t len, uint32_t mask);
 
 #endif

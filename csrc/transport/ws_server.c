@@ -1,11 +1,11 @@
 /* The server's WebSocket links on libwebsockets: one context per worker, on the worker's own loop. The worker's listener accepts; the
  * socket is handed over once its source is known. */
+#include <fcntl.h>
 #include <libwebsockets.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/heap.h"
@@ -14,23 +14,19 @@
 #include "transport/proxy_gate.h"
 #include "transport/websocket.h"
 #include "transport/ws_forwarded.h"
-#include "transport/ws_frame.h"
+#include "transport/ws_stream.h"
 #include "transport/ws_tls.h"
 
 enum {
-    SERVICE_BUFFER = 256 * 1024,    /* what one read takes: larger than a frame, so that few are cut */
-    LINK_BUFFER = SERVICE_BUFFER,   /* of each link: libwebsockets reads no more than this, but touches only what control frames need */
-    SEND_MOST = 256 * 1024,         /* bytes of one system call; left out, libwebsockets sends LINK_BUFFER at a time */
     ACCEPTS_PER_TURN = 64,
     OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
     FORWARDED_MAX = 8192,           /* more than libwebsockets takes of all headers together */
-    WAITING_MAX = 1024 * 1024,      /* bytes sent to a blocked link; more is an owner that does not wait */
-    WRITE_CLOSE = 4,                /* lws_write's Close frame: the gap in libwebsockets' public enum */
 };
 
 static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* PROXY header, TLS and upgrade, from accept */
 static const uint64_t BLOCKED_AT_MOST = 30 * SV_NS_PER_S;
 static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;           /* for the peer's answer to a Close */
+static const uint64_t VOUCH_EVERY = 60 * SV_NS_PER_S;       /* libwebsockets gives links up that it has not seen alive for 300 s */
 
 struct sv_ws_server {
     struct sv_loop *loop;
@@ -50,24 +46,16 @@ struct sv_ws_server {
     struct sv_proxy_gate gate;      /* for what proxies bring */
     uint64_t armed_at;              /* when the timer fires: never later than the soonest deadline */
     size_t links, opening;          /* all of them; those that are not open yet */
-};
-
-/* A message that came while libwebsockets still held a part of another: written then, it would go out without its header. */
-struct waiting {
-    struct waiting *next;
-    enum lws_write_protocol kind;
-    size_t len;
-    uint8_t bytes[];                /* LWS_PRE, message */
+    struct sv_ws_blocks blocks;
 };
 
 struct ws_link {
     struct sv_link link;            /* first: the sink's handle */
     struct sv_ws_server *server;
-    struct lws *wsi;
+    struct lws *wsi;                /* keeps the socket and TLS; after the upgrade the bytes are the stream's */
+    struct sv_ws_stream stream;
     struct sv_deadline deadline;
-    size_t credit, message_len;
-    struct waiting *waiting;        /* oldest first */
-    size_t waiting_len;             /* bytes of them all */
+    uint64_t vouched_at;
     bool open, was_open, closing;
 };
 
@@ -98,7 +86,10 @@ static void set_deadline(struct ws_link *link, uint64_t at)
 static void kill_link(struct ws_link *link)
 {
     link->closing = true;
+    sv_ws_stream_stop(&link->stream);
     lws_set_timeout(link->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+    /* It looks at its timeouts only after it was called for something. */
+    lws_cancel_service(link->server->context);
 }
 
 static void on_deadline(void *ctx)
@@ -115,87 +106,16 @@ static void on_deadline(void *ctx)
 
 /* ---- operations ---- */
 
-static int keep_message(struct ws_link *link, const uint8_t *bytes, size_t len, enum lws_write_protocol kind)
-{
-    struct waiting *kept = link->waiting_len + len > WAITING_MAX ? NULL : malloc(sizeof *kept + LWS_PRE + len);
-    struct waiting **last = &link->waiting;
-
-    if (!kept) {
-        return SV_E_FULL;
-    }
-    kept->next = NULL;
-    kept->kind = kind;
-    kept->len = len;
-    memcpy(kept->bytes + LWS_PRE, bytes, len);
-    while (*last) {
-        last = &(*last)->next;
-    }
-    *last = kept;
-    link->waiting_len += len;
-    lws_callback_on_writable(link->wsi);
-    return 0;
-}
-
-static int write_message(struct ws_link *link, uint8_t *bytes, size_t len, enum lws_write_protocol kind)
-{
-    if (link->waiting || lws_partial_buffered(link->wsi)) {
-        return keep_message(link, bytes, len, kind);
-    }
-    return lws_write(link->wsi, bytes, len, kind) < 0 ? SV_E_CLOSED : 0;
-}
-
-static void drop_first_waiting(struct ws_link *link)
-{
-    struct waiting *first = link->waiting;
-
-    link->waiting = first->next;
-    link->waiting_len -= first->len;
-    free(first);
-}
-
-static int write_waiting(struct ws_link *link)
-{
-    int error = 0;
-
-    while (!error && link->waiting && !lws_partial_buffered(link->wsi)) {
-        struct waiting *first = link->waiting;
-
-        error = lws_write(link->wsi, first->bytes + LWS_PRE, first->len, first->kind) < 0 ? SV_E_CLOSED : 0;
-        drop_first_waiting(link);
-    }
-    return error;
-}
-
 static int op_send(struct sv_link *handle, uint8_t *bytes, size_t len)
 {
     struct ws_link *link = link_of(handle);
 
-    if (link->closing || write_message(link, bytes, len, LWS_WRITE_BINARY)) {
-        if (!link->closing) {
-            kill_link(link);
-        }
-        return SV_E_CLOSED;
-    }
-    link->credit = link->credit > len ? link->credit - len : 0;
-    if (!link->credit || link->waiting || lws_partial_buffered(link->wsi)) {
-        handle->blocked = true;
-        lws_callback_on_writable(link->wsi);
-        set_deadline(link, link->server->loop->now + BLOCKED_AT_MOST);
-    }
-    return 0;
+    return link->closing ? SV_E_CLOSED : sv_ws_stream_send(&link->stream, bytes, len);
 }
 
-static void op_pause(struct sv_link *handle, bool paused)
-{
-    lws_rx_flow_control(link_of(handle)->wsi, !paused);
-}
-
-/* Says Close and reads on until the peer has answered: closing a socket with unread bytes would make the kernel send a reset, and that
- * takes what the peer has not read yet with it. libwebsockets' own close does that on a libuv loop, since it closes twice in a row there. */
 static void op_close(struct sv_link *handle, enum sv_link_close how)
 {
     struct ws_link *link = link_of(handle);
-    uint8_t frame[LWS_PRE + 2];
 
     if (link->closing) {
         return;
@@ -205,16 +125,69 @@ static void op_close(struct sv_link *handle, enum sv_link_close how)
         return;
     }
     link->closing = true;
-    sv_store16be(frame + LWS_PRE, LWS_CLOSE_STATUS_NORMAL);
-    if (write_message(link, frame + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE)) {
-        kill_link(link);
-        return;
-    }
-    lws_rx_flow_control(link->wsi, 1);
     set_deadline(link, sv_clock_now() + CLOSE_WITHIN);
+    sv_ws_stream_say_close(&link->stream);
 }
 
-static const struct sv_link_ops server_ops = { .send = op_send, .pause = op_pause, .close = op_close };
+static const struct sv_link_ops server_ops = { .send = op_send, .close = op_close };
+
+/* ---- the stream ---- */
+
+static struct ws_link *link_around(struct sv_ws_stream *stream)
+{
+    return SV_CONTAINER_OF(stream, struct ws_link, stream);
+}
+
+static void on_read(struct sv_ws_stream *stream)
+{
+    struct ws_link *link = link_around(stream);
+    uint64_t now = link->server->loop->now;
+
+    if (now - link->vouched_at >= VOUCH_EVERY) {
+        link->vouched_at = now;
+        lws_validity_confirmed(link->wsi);
+    }
+}
+
+static void on_blocked(struct sv_ws_stream *stream)
+{
+    struct ws_link *link = link_around(stream);
+
+    if (!link->closing) {
+        set_deadline(link, link->link.blocked ? link->server->loop->now + BLOCKED_AT_MOST : SV_NEVER);
+    }
+}
+
+static void on_end(struct sv_ws_stream *stream, int error, const char *why)
+{
+    (void)error;
+    (void)why;
+    kill_link(link_around(stream));
+}
+
+static const struct sv_ws_stream_hooks stream_hooks = { .on_read = on_read, .on_blocked = on_blocked, .on_end = on_end };
+
+/* libwebsockets reads no more, and the stream gets a descriptor of its own, since a libuv loop knows each only once. */
+static int take_over(struct ws_link *link)
+{
+    int fd = fcntl(lws_get_socket_fd(link->wsi), F_DUPFD_CLOEXEC, 0);
+
+    if (fd < 0 || lws_partial_buffered(link->wsi)) {
+        close(fd);
+        return SV_E_SYSTEM;
+    }
+    lws_rx_flow_control(link->wsi, 0);
+    link->stream = (struct sv_ws_stream){
+        .link = &link->link,
+        .blocks = &link->server->blocks,
+        .hooks = &stream_hooks,
+        .fd = fd,
+        .ssl = link->server->tls_cert ? lws_get_ssl(link->wsi) : NULL,
+        .server = true,
+        .answered = true,
+    };
+    return sv_ws_stream_start(&link->stream, link->server->loop);
+}
 
 /* ---- libwebsockets' callbacks ---- */
 
@@ -245,55 +218,20 @@ static bool has_stray_proxy_line(const struct ws_link *link)
 
 static int on_established(struct ws_link *link)
 {
-    if (!link->server->admit(link->server->owner, link->link.remote)) {
+    if (!link->server->admit(link->server->owner, link->link.remote) || take_over(link)) {
         return -1;
     }
     link->open = link->was_open = true;
     link->server->opening--;
-    link->credit = SV_LINK_CREDIT;
+    link->vouched_at = link->server->loop->now;
     set_deadline(link, SV_NEVER);
     link->server->sink->on_open(&link->link);
     return 0;
 }
 
-static int on_receive(struct ws_link *link, uint8_t *bytes, size_t len)
-{
-    if (link->closing) {
-        return 0;
-    }
-    if (lws_is_first_fragment(link->wsi)) {
-        link->message_len = 0;
-    }
-    link->message_len += len;
-    if (!lws_frame_is_binary(link->wsi) || link->message_len + lws_remaining_packet_payload(link->wsi) > SV_WS_MESSAGE_MAX) {
-        return -1;
-    }
-    if (len) {
-        link->link.sink->on_bytes(&link->link, bytes, len);
-    }
-    return 0;
-}
-
-static int on_writeable(struct ws_link *link)
-{
-    if (write_waiting(link)) {
-        return -1;
-    }
-    if (link->waiting || lws_partial_buffered(link->wsi)) {
-        lws_callback_on_writable(link->wsi);
-        return 0;
-    }
-    link->credit = SV_LINK_CREDIT;
-    if (link->link.blocked && !link->closing) {
-        link->link.blocked = false;
-        set_deadline(link, SV_NEVER);
-        link->link.sink->on_writable(&link->link);
-    }
-    return 0;
-}
-
 static void on_closed(struct ws_link *link)
 {
+    sv_ws_stream_stop(&link->stream);
     if (link->open) {
         link->open = false;
         link->closing = true;
@@ -306,11 +244,12 @@ static void on_destroyed(struct ws_link *link)
     if (!link->was_open) {
         link->server->opening--;
     }
-    while (link->waiting) {
-        drop_first_waiting(link);
-    }
     link->server->links--;
     on_closed(link);
+    if (link->stream.fd > 0) {
+        sv_ws_stream_clear(&link->stream);
+        close(link->stream.fd);
+    }
     sv_heap_remove(&link->server->deadlines, &link->deadline);
     free(link);
 }
@@ -330,6 +269,8 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
 {
     struct ws_link *link = wsi ? lws_get_opaque_user_data(wsi) : NULL;
 
+    (void)in;
+    (void)len;
     if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS) {
         return load_tls(lws_context_user(lws_get_context(wsi)), user);
     }
@@ -346,11 +287,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:
-        return on_receive(link, in, len);
-    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
-        return link->closing;
-    case LWS_CALLBACK_SERVER_WRITEABLE:
-        return on_writeable(link);
+        return -1;                  /* frames sent before the upgrade was answered */
     case LWS_CALLBACK_CLOSED:
         on_closed(link);
         return 0;
@@ -363,7 +300,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
 }
 
 static const struct lws_protocols protocols[] = {
-    { .name = "smartvpn.v1", .callback = callback, .rx_buffer_size = LINK_BUFFER, .tx_packet_size = SEND_MOST },
+    { .name = "smartvpn.v1", .callback = callback },
     { .name = NULL },
 };
 
@@ -454,7 +391,6 @@ static int open_context(struct sv_ws_server *server)
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
-        .pt_serv_buf_size = SERVICE_BUFFER,
         .options = LWS_SERVER_OPTION_LIBUV,
         .foreign_loops = loops,
         .pcontext = &server->context,
@@ -599,5 +535,6 @@ void sv_ws_server_close(struct sv_ws_server *server)
         sv_timer_close(server->timer);
     }
     sv_heap_clear(&server->deadlines);
+    sv_ws_blocks_clear(&server->blocks);
     free(server);
 }

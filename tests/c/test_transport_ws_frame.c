@@ -50,7 +50,7 @@ static void wrap_and_check(size_t align, size_t len, enum sv_ws_opcode opcode)
     for (size_t i = 0; i < len; i++) {
         payload[i] = pattern(i);
     }
-    header = sv_ws_wrap(payload, len, opcode);
+    header = sv_ws_wrap(payload, len, opcode, true);
     check_wrapped(payload - header, header, len, opcode);
     for (size_t i = 0; i < align + SV_WS_HEADER_MAX - header; i++) {
         CHECK_EQ(memory[i], 0xEE);
@@ -93,7 +93,7 @@ static void masks_are_fresh(void)
     for (size_t i = 0; i < FRAMES; i++) {
         uint8_t frame[SV_WS_HEADER_MAX + 4] = { 0 };
 
-        sv_ws_wrap(frame + SV_WS_HEADER_MAX, 4, SV_WS_BINARY);
+        sv_ws_wrap(frame + SV_WS_HEADER_MAX, 4, SV_WS_BINARY, true);
         masks[i] = sv_load32be(frame + SV_WS_HEADER_MAX);
         for (size_t j = 0; j < i; j++) {
             same += masks[j] == masks[i];
@@ -108,7 +108,7 @@ static int read_copy(struct sv_ws_header *header, const uint8_t *bytes, size_t l
     int n;
 
     memcpy(copy, bytes, len);
-    n = sv_ws_read_header(header, copy, len);
+    n = sv_ws_read_header(header, copy, len, false);
     free(copy);
     return n;
 }

@@ -20,7 +20,6 @@ struct ws_end {
     uint8_t *received;
     size_t received_len;
     unsigned writable;
-    bool pausing;                   /* its link is paused at each on_bytes */
 };
 
 struct ws_fixture {
@@ -63,9 +62,6 @@ static void ws_on_bytes(struct sv_link *link, uint8_t *bytes, size_t len)
         memcpy(end->received + end->received_len, bytes, len);
     }
     end->received_len += len;
-    if (end->pausing) {
-        link->ops->pause(link, true);
-    }
 }
 
 static void ws_on_writable(struct sv_link *link)

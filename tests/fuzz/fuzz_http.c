@@ -60,7 +60,7 @@ static void fuzz_frames(const uint8_t *bytes, size_t size)
     while (size) {
         struct sv_ws_header header;
         uint8_t *copy = copy_of(bytes, size);
-        int n = sv_ws_read_header(&header, copy, size);
+        int n = sv_ws_read_header(&header, copy, size, false);
 
         free(copy);
         require(n >= 0 ? (size_t)n <= size && n <= 10 : n == SV_E_PROTOCOL);
@@ -79,7 +79,7 @@ static void fuzz_wrap(const uint8_t *bytes, size_t size)
     uint8_t *memory = malloc(SV_WS_HEADER_MAX + size), *payload = memory + SV_WS_HEADER_MAX;
 
     memcpy(payload, bytes, size);
-    require(sv_ws_wrap(payload, size, SV_WS_BINARY) <= SV_WS_HEADER_MAX);
+    require(sv_ws_wrap(payload, size, SV_WS_BINARY, true) <= SV_WS_HEADER_MAX);
     for (size_t i = 0; i < size; i++) {
         require((uint8_t)(payload[i] ^ payload[-4 + (int)(i % 4)]) == bytes[i]);
     }
