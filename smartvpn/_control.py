@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from smartvpn._listeners import Subscription
 from smartvpn._native import NativeClient, NativeEvent, NativeServer
 from smartvpn.events import Event
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `asyncio.to_thread`, but a cancellation waits for the thread: an undo must not overtake it."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 class Fanout:

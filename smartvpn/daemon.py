@@ -12,25 +12,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import errno
 import logging
-import os
 import signal
-import socket
-import stat
-import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 from smartvpn._control import Fanout
 from smartvpn._json import dump
+from smartvpn._management import (
+    ManagementSocket,
+    Read,
+    Write,
+    may_command,
+    open_stdio,
+    stream_read,
+    stream_write,
+)
 from smartvpn._version import __version__
-from smartvpn.commands import CLIENT_COMMANDS, SERVER_COMMANDS, ConnectParams, Mode, StartParams
+from smartvpn.commands import ConnectParams, Mode, StartParams
 from smartvpn.configfile import VpnConfig
-from smartvpn.errors import ConflictError, SmartVpnError
+from smartvpn.errors import SmartVpnError
 from smartvpn.events import Event, Ready
 from smartvpn.hub import Hub
 from smartvpn.ipc import (
@@ -49,11 +52,7 @@ from smartvpn.types import Keypair
 
 log = logging.getLogger(__name__)
 
-_READ_BYTES = 64 * 1024
-_PEER_CREDENTIALS = struct.Struct("3i")
 _REQUESTS_AT_ONCE = 64
-
-Reader = Callable[[], Awaitable[bytes]]
 
 
 class Daemon:
@@ -68,11 +67,10 @@ class Daemon:
             else Tunnel(self.fanout, tun_name=tun_name)
         )
         self.ended = asyncio.Event()
+        self._commands: set[asyncio.Task[Any]] = set()
 
     async def begin(self, config_path: Path | None) -> None:
-        """Put right what a process that died left behind; then start from the file, if there is one."""
-        for interface in await asyncio.to_thread(Network.restore_leftovers):
-            log.warning("put right what was left of %s", interface)
+        """Start from the file, if there is one. Raises SmartVpnError, OSError."""
         if config_path is None:
             return
         if isinstance(self.service, Hub):
@@ -82,21 +80,34 @@ class Daemon:
             await self.service.connect(ConnectParams(config=config))
 
     async def execute(self, request: Request) -> Any:
-        """Run the request's method. Raises what the method raises."""
-        names = {
-            command.method: command.python_name for command in (SERVER_COMMANDS | CLIENT_COMMANDS).values()
-        }
-        name = "stop" if request.command.method == "stop" else names[request.command.method]
-        return await getattr(self.service, name)(request.params)
+        """Run the request's method. Raises what the method raises.
+
+        A command runs to its end even when its connection is gone: nobody asked for half of it.
+        """
+        task = asyncio.create_task(self._method(request)(request.params))
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        return await asyncio.shield(task)
+
+    def _method(self, request: Request) -> Any:
+        name = "stop" if request.command.method == "stop" else request.command.python_name
+        return getattr(self.service, name)
+
+    async def close(self) -> None:
+        """End what still runs, and give everything back."""
+        for task in self._commands:
+            task.cancel()
+        await asyncio.gather(*self._commands, return_exceptions=True)
+        await self.service.stop()
 
 
 class Connection:
     """One connection: lines in, answers and events out, each written whole."""
 
-    def __init__(self, daemon: Daemon, read: Reader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, daemon: Daemon, read: Read, write: Write) -> None:
         self._daemon = daemon
         self._read = read
-        self._writer = writer
+        self._write_line = write
         self._requests = RequestReader(daemon.mode)
         self._slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._writing = asyncio.Lock()
@@ -111,7 +122,7 @@ class Connection:
                 await self._lines(tasks)
                 self._daemon.fanout.unsubscribe(subscriber)
                 events.cancel()
-        except* (ConnectionError, BrokenPipeError):
+        except* ConnectionError:
             pass
         finally:
             self._daemon.fanout.unsubscribe(subscriber)
@@ -160,101 +171,42 @@ class Connection:
 
     async def _write(self, line: bytes) -> None:
         async with self._writing:
-            self._writer.write(line)
-            await self._writer.drain()
-
-
-# stdio
-
-
-async def _pipe_reader(fd: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    pipe = os.fdopen(os.dup(fd), "rb", buffering=0)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader
-
-
-async def _pipe_writer(fd: int) -> asyncio.StreamWriter:
-    loop = asyncio.get_running_loop()
-    pipe = os.fdopen(os.dup(fd), "wb", buffering=0)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
-    return asyncio.StreamWriter(transport, protocol, None, loop)
+            await self._write_line(line)
 
 
 async def _serve_stdio(daemon: Daemon) -> None:
-    reader, writer = await _pipe_reader(0), await _pipe_writer(1)
+    async with open_stdio() as (read, write):
+        await Connection(daemon, read, write).serve()
+
+
+async def _serve_socket(daemon: Daemon, management: ManagementSocket) -> None:
+    connections: set[asyncio.Task[None]] = set()
+
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_serve_connection(daemon, reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+    server = await asyncio.start_unix_server(on_connection, sock=management.listener)
     try:
-        await Connection(daemon, lambda: reader.read(_READ_BYTES), writer).serve()
-    finally:
-        daemon.ended.set()
-        writer.close()
-
-
-# the socket
-
-
-def _is_live(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK)
-    return True
-
-
-def _bind(path: Path) -> socket.socket:
-    """The listening socket, mode 0600 from its first moment. Raises ConflictError when a daemon is there."""
-    if path.exists() or path.is_symlink():
-        if _is_live(path):
-            raise ConflictError(f"a daemon listens on {path} already")
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ConflictError(f"{path} exists and is no socket")
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise ConflictError(f"cannot listen on {path}: {error.strerror}") from None
-    finally:
-        os.umask(before)
-    listener.listen()
-    listener.setblocking(False)
-    return listener
-
-
-def _inherited() -> socket.socket | None:
-    """The socket that a systemd socket unit handed over, if there is one (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        return None
-    listener = socket.socket(fileno=3)
-    listener.setblocking(False)
-    return listener
-
-
-def _may_command(connection: socket.socket) -> bool:
-    """The owner of this process, and root."""
-    size = _PEER_CREDENTIALS.size
-    _, uid, _ = _PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return uid in (0, os.geteuid())
-
-
-async def _serve_socket(daemon: Daemon, listener: socket.socket) -> None:
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if _may_command(writer.get_extra_info("socket")):
-                await Connection(daemon, lambda: reader.read(_READ_BYTES), writer).serve()
-            else:
-                log.warning("a connection of another user was refused")
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async with await asyncio.start_unix_server(on_connection, sock=listener) as server:
         await daemon.ended.wait()
+    finally:
         server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _serve_connection(
+    daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        if may_command(writer.get_extra_info("socket")):
+            await Connection(daemon, stream_read(reader), stream_write(writer)).serve()
+        else:
+            log.warning("a connection of another user was refused")
+    finally:
+        writer.close()
 
 
 # the process
@@ -283,27 +235,53 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-async def _run(arguments: argparse.Namespace, listener: socket.socket | None) -> None:
+async def _run(arguments: argparse.Namespace, management: ManagementSocket | None) -> None:
     daemon = Daemon(arguments.mode, tun_name=arguments.tun_name, workers=arguments.workers)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.ended.set)
-    serving = asyncio.create_task(_serve(daemon, arguments, listener))
+    await _restore_leftovers()
     try:
-        await daemon.begin(arguments.config)
-        await daemon.ended.wait()
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(_serve(daemon, arguments, management))
+            beginning = tasks.create_task(daemon.begin(arguments.config))
+            await daemon.ended.wait()
+            serving.cancel()
+            beginning.cancel()
     finally:
-        daemon.ended.set()
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        await daemon.service.stop()
+        await daemon.close()
 
 
-async def _serve(daemon: Daemon, arguments: argparse.Namespace, listener: socket.socket | None) -> None:
+async def _restore_leftovers() -> None:
+    """Put right what a process that died left behind; who may not do that may still do other things."""
+    try:
+        for interface in await asyncio.to_thread(Network.restore_leftovers):
+            log.warning("put right what was left of %s", interface)
+    except SmartVpnError as error:
+        log.warning("cannot look for what a dead process left behind: %s", error)
+
+
+async def _serve(daemon: Daemon, arguments: argparse.Namespace, management: ManagementSocket | None) -> None:
     if arguments.management:
         await _serve_stdio(daemon)
-    elif listener is not None:
-        await _serve_socket(daemon, listener)
+        daemon.ended.set()
+    elif management is not None:
+        await _serve_socket(daemon, management)
+
+
+def _management_socket(path: Path | None) -> ManagementSocket | None:
+    if path is None:
+        return None
+    return ManagementSocket.inherited() or ManagementSocket.bind(path)
+
+
+def _serve_until_ended(arguments: argparse.Namespace) -> None:
+    management = _management_socket(arguments.management_socket)
+    try:
+        asyncio.run(_run(arguments, management))
+    finally:
+        if management is not None:
+            management.close()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -315,22 +293,28 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.generate_keypair:
         print(dump(Keypair.generate()))
         return 0
-    path: Path | None = arguments.management_socket
+    status = 0
     try:
-        inherited = _inherited() if path is not None else None
-        listener = inherited or (_bind(path) if path is not None else None)
-    except SmartVpnError as error:
-        print(f"smartvpn_daemon: {error}", file=sys.stderr)
-        return 1
-    try:
-        asyncio.run(_run(arguments, listener))
-    except SmartVpnError as error:
-        print(f"smartvpn_daemon: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if path is not None and inherited is None:
-            path.unlink(missing_ok=True)
-    return 0
+        _serve_until_ended(arguments)
+    except* (SmartVpnError, OSError) as group:
+        for error in _leaves(group):
+            print(f"smartvpn_daemon: {_in_words(error)}", file=sys.stderr)
+        status = 1
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from attrs import evolve
 
 from smartvpn._address import join_host_port
-from smartvpn._control import EnginePump, Fanout
+from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import Disconnect, EventKind, NativeEvent, NativeServer, Session, aead_name, pem_text
 from smartvpn.commands import (
     ClientIdParams,
@@ -340,7 +340,7 @@ class _Running:
         async for entry in self.registry.entries():
             self._admit(entry)
         config = self.config
-        await asyncio.to_thread(
+        await to_the_end(
             self.network.configure_hub,
             address=str(config.hub_address()),
             address6=_text(config.hub_address6()),

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from smartvpn._control import EnginePump, Fanout
+from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import EventKind, NativeClient, NativeEvent, TunnelSettings, error_of
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
@@ -217,7 +217,7 @@ class _Running:
     async def _apply(self, settings: TunnelSettings) -> None:
         self.settings = settings
         config = self.config
-        await asyncio.to_thread(
+        await to_the_end(
             self.network.configure_client,
             address=settings.address,
             address6=settings.address6,

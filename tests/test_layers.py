@@ -37,6 +37,7 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
+    {"_management"},
     {"daemon"},
     {"cli"},
 ]
