@@ -108,7 +108,7 @@ class DaemonProcess:
     """A daemon; as a context manager it is ended, and must not have shown a traceback."""
 
     def __init__(self, *arguments: str, prefix: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [*prefix, *DAEMON, *arguments],
             stdin=subprocess.PIPE,
