@@ -226,7 +226,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from this file")
     parser.add_argument("--generate-keypair", action="store_true", help="print a key pair and end")
     parser.add_argument("--tun-name", metavar="NAME", help="name of the TUN device")
-    parser.add_argument("--workers", type=_count, default=0, metavar="N", help="hub: threads, 0 for one a core")
+    parser.add_argument(
+        "--workers", type=_count, default=0, metavar="N", help="hub: threads, 0 for one a core"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args(argv)

@@ -33,7 +33,7 @@ class Change:
         return (self.kind, *attrs.astuple(self))
 
     def capture(self, others: Sequence[Record]) -> str | None:
-        """What is to come back at the undo. `others` are the records of other journals."""
+        """What is to come back at the undo. `others` are the records of this namespace's other journals."""
         return None
 
     def apply(self, before: str | None) -> None:
@@ -63,7 +63,7 @@ class Log(Protocol):
         ...
 
     def others(self) -> list[Record]:
-        """The records of all other journals."""
+        """The records of this namespace's other journals."""
         ...
 
 

@@ -15,7 +15,6 @@ from attrs import frozen
 
 from smartvpn.network import _commands
 from smartvpn.network._changes import Change, Record, recorded
-from smartvpn.network._journal import namespace_identity
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def dns_changes(interface: str, index: int, servers: Sequence[str]) -> list[Chan
         return []
     if _resolvconf_is_real() and not _is_mounted(RESOLV_CONF):
         return [Resolvconf(interface, tuple(servers))]
-    return [ResolvFile(namespace_identity(), str(RESOLV_CONF), tuple(servers[:_MOST_SERVERS]))]
+    return [ResolvFile(str(RESOLV_CONF), tuple(servers[:_MOST_SERVERS]))]
 
 
 def _resolved_is_here() -> bool:
@@ -128,12 +127,10 @@ class ResolvFile(Change):
 
     It is written in place: it may be a symlink or a mount, which a rename would break. Of several
     tunnels the newest one's servers stand in it, and the last to go brings back what was there.
-    Another network namespace has another file under the same path.
     """
 
     kind: ClassVar[str] = "resolv-file"
     outlives_namespace: ClassVar[bool] = True
-    namespace: str
     path: str
     servers: tuple[str, ...]
 
@@ -175,8 +172,7 @@ class ResolvFile(Change):
         return [
             record
             for record in others
-            if isinstance(record.change, ResolvFile)
-            and (record.change.namespace, record.change.path) == (self.namespace, self.path)
+            if isinstance(record.change, ResolvFile) and record.change.path == self.path
         ]
 
 

@@ -130,10 +130,16 @@ class Journal:
         }
 
     def others(self) -> list[Record]:
-        """The records of all other journals, of every namespace, the newest journal last."""
+        """The records of this namespace's other journals, the newest journal last.
+
+        Those of another namespace speak of other interfaces, and of other files under the same path.
+        """
         paths = [path for path in self.path.parent.glob("*.json") if path != self.path]
         paths.sort(key=lambda path: path.stat().st_mtime_ns)
-        return [record for path in paths for record in getattr(Journal.read(path), "records", ())]
+        found = [journal for path in paths if (journal := Journal.read(path)) is not None]
+        return [
+            record for journal in found if journal.namespace == self.namespace for record in journal.records
+        ]
 
 
 def _write(path: Path, data: bytes) -> None:

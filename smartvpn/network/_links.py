@@ -120,12 +120,17 @@ class LinkMtu(Change):
 @recorded
 @frozen
 class Address(Change):
-    """The interface has this address, such as `10.8.0.2/24`, which was not there before."""
+    """The interface has this address, such as `10.8.0.2/24`; one that was there before stays."""
 
     kind: ClassVar[str] = "address"
     heals: ClassVar[bool] = True
     index: int
     address: str
+
+    def capture(self, others: Sequence[Record]) -> str | None:
+        with netlink("read the addresses") as ipr:
+            found = [_interface(message) for message in ipr.get_addr(index=self.index)]
+        return "there" if ipaddress.ip_interface(self.address) in found else None
 
     def apply(self, before: str | None) -> None:
         wanted = ipaddress.ip_interface(self.address)
@@ -134,8 +139,15 @@ class Address(Change):
             ipr.addr("add", index=self.index, flags=flags, **_address_fields(wanted))
 
     def undo(self, before: str | None, others: Sequence[Record]) -> None:
+        if before == "there":
+            return
         with _unless_gone() as ipr:
             ipr.addr("del", index=self.index, **_address_fields(ipaddress.ip_interface(self.address)))
+
+
+def _interface(message: Any) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return ipaddress.ip_interface(f"{address}/{message['prefixlen']}")
 
 
 def _address_fields(value: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> dict[str, Any]:
@@ -197,6 +209,8 @@ class Route(Change):
         raise ConflictError(f"a route to {self.network} exists already, not through the tunnel")
 
     def undo(self, before: str | None, others: Sequence[Record]) -> None:
+        if any(record.change == self for record in others):
+            return  # another tunnel's way to the same hub
         with _unless_gone() as ipr:
             ipr.route("del", **self._fields())
 
