@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from smartvpn.server import VpnServer
-from tests.netns.independent import HANDSHAKE_INIT, Link, Session, hello, tcp_streams
+from tests.netns import packets
+from tests.netns.independent import HANDSHAKE_INIT, IP_PACKET, Link, Session, hello, tcp_streams
+from tests.netns.packets import Packet
 from tests.netns.topology import HUB_OUTER, Topology
-from tests.netns.tunnel import STDIO, daemon, hub_config
+from tests.netns.tunnel import GATEWAY, GATEWAY6, STDIO, daemon, hub_config
 
 Made = TypeVar("Made")
 
@@ -115,3 +117,14 @@ async def hub_at(machine: Topology, **changes: Any) -> AsyncIterator[Hub]:
 def unique() -> bytes:
     """An installation's instance."""
     return os.urandom(16)
+
+
+async def pings(session: Session, sequence: int = 1) -> None:
+    """The hub's gateway addresses answer over the tunnel."""
+    settings = session.given
+    for source, gateway in ((settings.ip, GATEWAY), (settings.ip6, GATEWAY6)):
+        request = packets.echo(source, gateway, sequence)
+        await session.packet(request)
+        reply = Packet.parse(await session.expect(IP_PACKET))
+        assert (reply.source, reply.destination) == (gateway, source)
+        assert reply.body == packets.echo_reply_to(request)

@@ -39,7 +39,7 @@ PATIENCE = 20.0  # seconds; only a broken hub or an overloaded machine needs as 
 Tlvs = list[tuple[int, bytes]]
 
 
-class LinkEnded(Exception):
+class LinkEndedError(Exception):
     """The hub closed the connection before what was waited for."""
 
 
@@ -161,13 +161,13 @@ class Link:
         self._protocol = ClientProtocol(parse_uri("ws://hub/any/path"), subprotocols=[SUBPROTOCOL])
 
     async def upgrade(self) -> None:
-        """Ask for the WebSocket and check the answer. Raises LinkEnded."""
+        """Ask for the WebSocket and check the answer. Raises LinkEndedError."""
         self._protocol.send_request(self._protocol.connect())
         await self._flush()
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise LinkEnded from error
+            raise LinkEndedError from error
         self._protocol.receive_data(head)
         [self.response] = self._protocol.events_received()
         assert self._protocol.handshake_exc is None
@@ -189,10 +189,10 @@ class Link:
         await self._flush()
 
     async def exactly(self, size: int) -> bytes:
-        """That many bytes of the frame stream. Raises LinkEnded."""
+        """That many bytes of the frame stream. Raises LinkEndedError."""
         while len(self._stream) < size:
             if not await self._read():
-                raise LinkEnded
+                raise LinkEndedError
         data = bytes(self._stream[:size])
         del self._stream[:size]
         return data
@@ -288,7 +288,7 @@ class Session:
         return await self.read_message_2()
 
     async def read_message_2(self) -> int:
-        """Wait for message 2 and take its keys and settings. Raises LinkEnded."""
+        """Wait for message 2 and take its keys and settings. Raises LinkEndedError."""
         async with asyncio.timeout(PATIENCE):
             header = await self.link.exactly(5)
             self.answer, length = struct.unpack("!BI", header)
@@ -320,7 +320,7 @@ class Session:
         await self.link.send(self.sealed(kind, plaintext))
 
     async def receive(self) -> tuple[int, bytes]:
-        """The next frame's type and plaintext. Raises LinkEnded, TimeoutError."""
+        """The next frame's type and plaintext. Raises LinkEndedError, TimeoutError."""
         async with asyncio.timeout(PATIENCE):
             header = await self.link.exactly(5)
             kind, length = struct.unpack("!BI", header)
@@ -378,7 +378,7 @@ class Session:
         self._take_keys()
 
     async def disconnected(self) -> tuple[int, str]:
-        """The code and text of the Disconnect that must be the next frame, and the end of the link after it."""
+        """Code and text of the Disconnect that must be the next frame; waits for the end of the link."""
         body = await self.expect(DISCONNECT)
         async with asyncio.timeout(PATIENCE):
             assert await self.link.rest() == b""
