@@ -255,6 +255,22 @@ async def tcp_streams(
             await writer.wait_closed()
 
 
+def initiator(hub_key: bytes, private_key: bytes, prologue: bytes = b"smartvpn/1") -> NoiseConnection:
+    """Our side of a Noise IK handshake."""
+    noise = NoiseConnection.from_name(NOISE)
+    noise.set_as_initiator()
+    noise.set_prologue(prologue)
+    noise.set_keypair_from_private_bytes(Keypair.STATIC, private_key)
+    noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, hub_key)
+    noise.start_handshake()
+    return noise
+
+
+def first_frame(hub_key: bytes, private_key: bytes, payload: bytes, kind: int = HANDSHAKE_INIT) -> bytes:
+    """The frame that opens a handshake nobody will finish."""
+    return frame(kind, bytes(initiator(hub_key, private_key).write_message(payload)))
+
+
 class Session:
     """The protocol on one link: the handshake, then frames both ways under its keys."""
 
@@ -265,18 +281,9 @@ class Session:
         self.refused = False
         self.settings: Settings | None = None
         self._hub_key, self._private_key = hub_key, private_key
-        self._noise = self._initiator(b"smartvpn/1")
+        self._noise = initiator(hub_key, private_key)
         self._sending: Any = None
         self._receiving: Any = None
-
-    def _initiator(self, prologue: bytes) -> NoiseConnection:
-        noise = NoiseConnection.from_name(NOISE)
-        noise.set_as_initiator()
-        noise.set_prologue(prologue)
-        noise.set_keypair_from_private_bytes(Keypair.STATIC, self._private_key)
-        noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, self._hub_key)
-        noise.start_handshake()
-        return noise
 
     def message_1(self, payload: bytes) -> bytes:
         """Noise message 1 of this session's handshake; once a session."""
@@ -358,7 +365,7 @@ class Session:
 
     async def send_rekey_init(self, payload: bytes = b"", after: bytes | None = None) -> None:
         """The first half of a rekey; `after` is another hash than that of the last handshake."""
-        self._noise = self._initiator(b"smartvpn/1 rekey" + (after or self._hash))
+        self._noise = initiator(self._hub_key, self._private_key, b"smartvpn/1 rekey" + (after or self._hash))
         await self.send(HANDSHAKE_INIT, self.message_1(payload))
 
     async def finish_rekey(self) -> None:
