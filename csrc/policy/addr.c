@@ -31,7 +31,7 @@ char *sv_addr_format(char *dst, size_t size, const uint8_t addr[16])
     return dst;
 }
 
-static void mask(uint8_t addr[16], unsigned bits)
+void sv_addr_mask(uint8_t addr[16], unsigned bits)
 {
     for (unsigned i = 0; i < 16; i++) {
         unsigned keep = bits <= 8 * i ? 0 : bits - 8 * i < 8 ? bits - 8 * i : 8;
@@ -45,7 +45,7 @@ static int parse_bits(const char *text, unsigned most, uint8_t *bits)
     char *end;
     unsigned long value = strtoul(text, &end, 10);
 
-    if (*text < '0' || *text > '9' || *end || value > most) {
+    if (*text < '0' || *text > '9' || *end || end - text > 3 || value > most) {
         return SV_E_INVALID;
     }
     *bits = (uint8_t)value;
@@ -70,7 +70,7 @@ int sv_prefix_parse(struct sv_prefix *prefix, const char *text)
         return SV_E_INVALID;
     }
     prefix->bits = (uint8_t)(prefix->bits + (is4 ? 96 : 0));
-    mask(prefix->addr, prefix->bits);
+    sv_addr_mask(prefix->addr, prefix->bits);
     return 0;
 }
 
@@ -87,10 +87,5 @@ char *sv_prefix_format(char *dst, size_t size, const struct sv_prefix *prefix)
 
 bool sv_prefix_contains(const struct sv_prefix *prefix, const uint8_t addr[16])
 {
-    unsigned whole = prefix->bits / 8, rest = prefix->bits % 8;
-
-    if (memcmp(prefix->addr, addr, whole) != 0) {
-        return false;
-    }
-    return rest == 0 || ((prefix->addr[whole] ^ addr[whole]) & (uint8_t)(0xFF00u >> rest)) == 0;
+    return sv_addr_agree(prefix->addr, addr, prefix->bits) && (prefix->bits >= 96 || !sv_addr_is4(addr));
 }

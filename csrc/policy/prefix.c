@@ -1,4 +1,5 @@
-/* A path-compressed binary trie. A node is published whole behind one pointer; the fields that readers follow are set before or change atomically. */
+/* A path-compressed binary trie over both families. A node is published whole behind one pointer; the fields
+ * that readers follow are set before or change atomically. */
 #include "policy/prefix.h"
 
 #include <smartvpn/base.h>
@@ -68,12 +69,15 @@ void sv_trie_clear(struct sv_trie *trie)
 void *sv_trie_find(const struct sv_trie *trie, const uint8_t addr[16])
 {
     struct sv_prefix_node *node = atomic_load_explicit(&trie->root, memory_order_acquire);
+    unsigned least = sv_addr_is4(addr) ? 96 : 0;
     void *best = NULL;
 
-    while (node && sv_prefix_contains(&node->prefix, addr)) {
+    while (node && sv_addr_agree(node->prefix.addr, addr, node->prefix.bits)) {
         void *object = atomic_load_explicit(&node->object, memory_order_acquire);
 
-        best = object ? object : best;
+        if (object && node->prefix.bits >= least) {
+            best = object;
+        }
         if (node->prefix.bits == 128) {
             break;
         }
@@ -91,11 +95,7 @@ static struct sv_prefix_node *new_node(const struct sv_prefix *prefix, unsigned 
     }
     node->prefix = *prefix;
     node->prefix.bits = (uint8_t)bits;
-    for (unsigned i = 0; i < 16; i++) {
-        unsigned keep = bits <= 8 * i ? 0 : bits - 8 * i < 8 ? bits - 8 * i : 8;
-
-        node->prefix.addr[i] &= (uint8_t)(0xFF00u >> keep);
-    }
+    sv_addr_mask(node->prefix.addr, bits);
     atomic_init(&node->object, object);
     return node;
 }
@@ -150,7 +150,9 @@ int sv_trie_set(struct sv_trie *trie, const struct sv_prefix *prefix, void *obje
     void *before = NULL;
     int error = 0;
 
-    if (!node) {
+    if (!object) {
+        error = SV_E_INVALID;
+    } else if (!node) {
         node = new_node(prefix, prefix->bits, object);
         error = node ? 0 : SV_E_NOMEM;
         if (node) {
@@ -203,7 +205,8 @@ void *sv_trie_remove(struct sv_trie *trie, const struct sv_prefix *prefix)
     struct sv_prefix_node *node = atomic_load(at);
     void *object;
 
-    while (node && node->prefix.bits < prefix->bits && sv_prefix_contains(&node->prefix, prefix->addr)) {
+    while (node && node->prefix.bits < prefix->bits &&
+           sv_addr_agree(node->prefix.addr, prefix->addr, node->prefix.bits)) {
         parent = at;
         at = &node->child[bit_at(prefix->addr, node->prefix.bits)];
         node = atomic_load(at);
