@@ -1,20 +1,27 @@
 #include "policy/acl.h"
 
 #include <smartvpn/base.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "policy/prefix.h"
 
-enum { PATTERN_MAX = 100 };
+enum {
+    PATTERN_MAX = 100,
+    FILLED_MAX = 4 * PATTERN_MAX,   /* each star became "ffff" */
+};
 
-/* An inclusive range of 16-byte addresses, as two big-endian halves that compare as numbers. */
+/* ::ffff:0.0.0.0 and ::ffff:255.255.255.255, their low halves; the high ones are 0. */
+#define IP4_FIRST UINT64_C(0xFFFF00000000)
+#define IP4_LAST UINT64_C(0xFFFFFFFFFFFF)
+
+/* A 16-byte address as two halves that compare as numbers. */
 struct bound {
     uint64_t high, low;
 };
 
+/* Inclusive. */
 struct range {
     struct bound first, last;
 };
@@ -53,10 +60,10 @@ static int parse_cidr(const char *text, uint8_t first[16], uint8_t last[16])
         return SV_E_INVALID;
     }
     memcpy(first, prefix.addr, 16);
+    memset(last, 0xFF, 16);
+    sv_addr_mask(last, prefix.bits);
     for (unsigned i = 0; i < 16; i++) {
-        unsigned keep = prefix.bits <= 8 * i ? 0 : prefix.bits - 8 * i < 8 ? prefix.bits - 8 * i : 8;
-
-        last[i] = prefix.addr[i] | (uint8_t)(0xFF >> keep);
+        last[i] = (uint8_t)(prefix.addr[i] | ~last[i]);
     }
     return 0;
 }
@@ -74,46 +81,52 @@ static int parse_range(const char *text, const char *dash, uint8_t first[16], ui
     return 0;
 }
 
-/* Four groups, the last one to four of them stars. */
-static int parse_wildcard(const char *text, uint8_t first[16], uint8_t last[16])
+static bool only_stars(const char *text, char separator)
 {
-    char low[PATTERN_MAX], high[PATTERN_MAX];
-    size_t l = 0, h = 0;
-    bool star = false;
-
-    for (const char *at = text; *at; at++) {
-        if (*at == '*') {
-            if ((at != text && at[-1] != '.') || (at[1] && at[1] != '.') || l + 2 > sizeof low || h + 4 > sizeof high) {
-                return SV_E_INVALID;
-            }
-            star = true;
-            low[l++] = '0';
-            memcpy(high + h, "255", 3);
-            h += 3;
-            continue;
-        }
-        if ((star && *at != '.') || l + 2 > sizeof low || h + 2 > sizeof high) {
-            return SV_E_INVALID;
-        }
-        low[l++] = *at;
-        high[h++] = *at;
+    while (text[0] == '*' && text[1] == separator) {
+        text += 2;
     }
-    low[l] = high[h] = '\0';
-    return strchr(text, ':') || sv_addr_parse(first, low) || sv_addr_parse(last, high) ? SV_E_INVALID : 0;
+    return strcmp(text, "*") == 0;
+}
+
+static void fill_stars(char filled[FILLED_MAX], const char *text, const char *group)
+{
+    for (; *text; text++) {
+        size_t n = *text == '*' ? strlen(group) : 1;
+
+        memcpy(filled, *text == '*' ? group : text, n);
+        filled += n;
+    }
+    *filled = '\0';
+}
+
+static int parse_wildcard(const char *text, const char *stars, uint8_t first[16], uint8_t last[16])
+{
+    char separator = strchr(text, ':') ? ':' : '.';
+    char filled[FILLED_MAX];
+
+    if (!only_stars(stars, separator) || (stars != text && stars[-1] != separator)) {
+        return SV_E_INVALID;
+    }
+    fill_stars(filled, text, "0");
+    if (sv_addr_parse(first, filled)) {
+        return SV_E_INVALID;
+    }
+    fill_stars(filled, text, separator == ':' ? "ffff" : "255");
+    return sv_addr_parse(last, filled);
 }
 
 int sv_acl_parse(const char *pattern, uint8_t first[16], uint8_t last[16])
 {
-    const char *dash;
+    const char *dash = strchr(pattern, '-'), *stars = strchr(pattern, '*');
 
     if (strlen(pattern) >= PATTERN_MAX) {
         return SV_E_INVALID;
     }
-    dash = strchr(pattern, '-');
-    if (dash) {
-        return parse_range(pattern, dash, first, last);
+    if (stars) {
+        return parse_wildcard(pattern, stars, first, last);
     }
-    return strchr(pattern, '*') ? parse_wildcard(pattern, first, last) : parse_cidr(pattern, first, last);
+    return dash ? parse_range(pattern, dash, first, last) : parse_cidr(pattern, first, last);
 }
 
 /* ---- compilation ---- */
@@ -142,12 +155,33 @@ static void merge(struct set *set)
     set->count = kept;
 }
 
+static void append(struct set *set, struct bound first, struct bound last)
+{
+    set->ranges[set->count++] = (struct range){ first, last };
+}
+
+/* An IPv6 range around the IPv4 addresses becomes the two beside them. */
+static void add_range(struct set *set, const uint8_t first[16], const uint8_t last[16])
+{
+    static const struct bound before_ip4 = { 0, IP4_FIRST - 1 }, behind_ip4 = { 0, IP4_LAST + 1 };
+    struct bound from = to_bound(first), to = to_bound(last);
+
+    if (sv_addr_is4(first) || compare(to, before_ip4) <= 0 || compare(from, behind_ip4) >= 0) {
+        append(set, from, to);
+        return;
+    }
+    append(set, from, before_ip4);
+    if (compare(to, behind_ip4) >= 0) {
+        append(set, behind_ip4, to);
+    }
+}
+
 static int compile(struct set *set, const char *const *patterns, size_t count, const char **bad)
 {
     if (!count) {
         return 0;
     }
-    set->ranges = calloc(count, sizeof *set->ranges);
+    set->ranges = calloc(count, 2 * sizeof *set->ranges);
     if (!set->ranges) {
         return SV_E_NOMEM;
     }
@@ -160,15 +194,14 @@ static int compile(struct set *set, const char *const *patterns, size_t count, c
             }
             return SV_E_INVALID;
         }
-        set->ranges[i] = (struct range){ to_bound(first), to_bound(last) };
+        add_range(set, first, last);
     }
-    set->count = count;
     merge(set);
     return 0;
 }
 
-int sv_acl_new(struct sv_acl **out, const char *const *allow, size_t allow_count, const char *const *deny, size_t deny_count,
-               const char **bad)
+int sv_acl_new(struct sv_acl **out, const char *const *allow, size_t allow_count, const char *const *deny,
+               size_t deny_count, const char **bad)
 {
     struct sv_acl *acl;
     int error;
