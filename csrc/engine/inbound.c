@@ -288,6 +288,9 @@ static void on_event(struct sv_conn *conn, const struct sv_received *received)
     case SV_SESSION_ON_PACKET:
         on_packet(conn, received);
         break;
+    case SV_SESSION_ON_MALFORMED:
+        drop(conn, SV_DROP_MALFORMED, received->packet_len);
+        break;
     case SV_SESSION_ON_DISCONNECT:
         on_peer_disconnect(conn, received);
         break;

@@ -226,8 +226,5 @@ int sv_session_open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagr
         sv_session_go_live(s, out);
     }
     out->event = sv_session_take_packet(s, datagram + SV_DATAGRAM_HEADER, len - SV_DATAGRAM_OVERHEAD, out);
-    if (out->event == SV_SESSION_NOTHING && out->went_live) {
-        out->event = SV_SESSION_ON_LIVE;
-    }
     return 0;
 }

@@ -211,12 +211,18 @@ void sv_session_go_live(struct sv_session *s, struct sv_received *out)
     out->went_live = true;
 }
 
+static enum sv_session_event malformed(struct sv_session *s, size_t len, struct sv_received *out)
+{
+    s->counters.malformed_packets++;
+    out->packet_len = len;
+    return SV_SESSION_ON_MALFORMED;
+}
+
 enum sv_session_event sv_session_take_packet(struct sv_session *s, uint8_t *plain, size_t len,
                                              struct sv_received *out)
 {
     if (len == 0) {
-        s->counters.malformed_packets++;
-        return SV_SESSION_NOTHING;
+        return malformed(s, len, out);
     }
     out->packet = plain;
     out->packet_len = len;
@@ -228,8 +234,7 @@ static enum sv_session_event take_super_packet(struct sv_session *s, uint8_t *pl
 {
     if (len <= SV_FRAME_SUPER_PREFIX || plain[0] == 0 || plain[0] > SUPER_KINDS ||
         sv_load16be(plain + 1) < SUPER_SEGMENT_MIN) {
-        s->counters.malformed_packets++;
-        return SV_SESSION_NOTHING;
+        return malformed(s, len, out);
     }
     out->kind = plain[0];
     out->segment_size = sv_load16be(plain + 1);

@@ -71,6 +71,8 @@ enum sv_session_event {
                                settings are there */
     SV_SESSION_ON_PACKET,   /* packet, kind, segment_size are set; server: went_live may be set as well: admit
                                first */
+    SV_SESSION_ON_MALFORMED, /* no packet, or a super-packet prefix that lies: count packet_len bytes as dropped;
+                                went_live as with a packet */
     SV_SESSION_ON_SETTINGS, /* client: settings changed by a Settings frame */
     SV_SESSION_ON_DISCONNECT, /* the peer's Disconnect: code, text */
     SV_SESSION_ON_SUSPECT, /* client, from a timer: the path looks dead, open another link and resume there */

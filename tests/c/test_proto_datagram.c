@@ -73,13 +73,13 @@ static void a_datagram_makes_the_server_live(void)
     CHECK_EQ(f.out.event, SV_SESSION_ON_PACKET);
     CHECK_EQ(f.s.state, SV_SESSION_LIVE);
     CHECK_EQ(hear(f.peer.send_key, 0, 2, ""), 0);
-    CHECK_EQ(f.out.event, SV_SESSION_NOTHING);
+    CHECK_EQ(f.out.event, SV_SESSION_ON_MALFORMED);
     CHECK_EQ(f.s.counters.malformed_packets, 1);
     sv_session_clear(&f.s);
     server_new(&f);
     server_accepts(&f, &settings);
     CHECK_EQ(hear(f.peer.send_key, 0, 1, ""), 0);
-    CHECK_EQ(f.out.event, SV_SESSION_ON_LIVE);
+    CHECK_EQ(f.out.event, SV_SESSION_ON_MALFORMED);
     CHECK(f.out.went_live);
     sv_session_clear(&f.s);
 }

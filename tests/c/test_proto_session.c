@@ -352,12 +352,12 @@ static void super_packets(void)
         {0, 1, 0, 'x'}, {4, 1, 0, 'x'}, {255, 1, 0, 'x'}, {1, 0, 255, 'x'}, {3, 0, 0, 'x'}};
     server_live(&f);
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
-        CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_SUPER_PACKET, lies[i], 4), SV_SESSION_NOTHING);
+        CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_SUPER_PACKET, lies[i], 4), SV_SESSION_ON_MALFORMED);
     }
     for (size_t len = 0; len < 4; len++) {
-        CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_SUPER_PACKET, "\x01\x01\x00", len), SV_SESSION_NOTHING);
+        CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_SUPER_PACKET, "\x01\x01\x00", len), SV_SESSION_ON_MALFORMED);
     }
-    CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_PACKET, NULL, 0), SV_SESSION_NOTHING);
+    CHECK_EQ(deliver_sealed(&f, SV_FRAME_IP_PACKET, NULL, 0), SV_SESSION_ON_MALFORMED);
     CHECK_EQ(f.s.counters.malformed_packets, 5 + 4 + 1);
     for (uint8_t kind = 1; kind <= 3; kind++) {
         uint8_t plain[] = {kind, 5, 0x50, 'i', 'p'};
