@@ -192,7 +192,7 @@ BROKEN_MESSAGES = [
     _masked(TEXT, b""),
     _masked(BINARY, bytes(256 * 1024 + 1)),
     _masked(BINARY & MORE, bytes(200_000)) + _masked(CONTINUATION, bytes(200_000)),
-    _masked(BINARY, b"", size=1 << 62),
+    _masked(BINARY, bytes(256 * 1024 + 1), size=1 << 62),
     _masked(BINARY, b"", size=(1 << 64) - 1),
     _masked(0xC2, b"\x02\0"),
     _masked(0xA2, b""),
@@ -316,7 +316,7 @@ def _lying_super_packets(ip: str, ip6: str) -> list[bytes]:
 
 
 async def test_super_packets_that_lie(topology: Topology) -> None:
-    """Kind, segment size, count, lengths or version that are not so: dropped and counted, the session lives."""
+    """Kind, segment size, count, lengths or version that are not so: dropped, counted, and no more."""
     async with (
         attacked(topology) as hub,
         hub.session(await hub.register("alice"), hello(EVERYTHING)) as session,
@@ -327,7 +327,7 @@ async def test_super_packets_that_lie(topology: Topology) -> None:
 
 
 async def test_sources_of_others(topology: Topology) -> None:
-    """A packet whose source is not the session's own address is dropped and counted, alone or as a super-packet."""
+    """A packet whose source is not the session's address is dropped and counted, super-packets too."""
     async with (
         attacked(topology) as hub,
         hub.session(await hub.register("alice"), hello(EVERYTHING)) as session,
@@ -371,7 +371,7 @@ FORBIDDEN6 = ("fe80::1", "febf::1", "ff02::1", "ff0e::1", "::ffff:127.0.0.1", ":
 
 
 async def test_destinations_that_are_never_reached(topology: Topology) -> None:
-    """Loopback, link-local, cloud metadata and multicast are counted as denied, alone or as a super-packet."""
+    """Loopback, link-local, cloud metadata and multicast are denied and counted, super-packets too."""
     async with (
         attacked(topology) as hub,
         hub.session(await hub.register("alice"), hello(EVERYTHING)) as session,
@@ -407,7 +407,7 @@ while True:
 
 
 async def test_a_client_that_never_reads(topology: Topology) -> None:
-    """Output that has been blocked for 30 s ends the link; until then the hub keeps a bounded amount of it."""
+    """Output blocked for 30 s ends the link; until then the hub keeps a bounded amount of it."""
     async with (
         attacked(topology) as hub,
         hub.session(await hub.register("alice"), receive_buffer=4096) as session,
