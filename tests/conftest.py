@@ -22,11 +22,16 @@ def missing_for_namespaces() -> str | None:
     return f"tests with namespaces need {' and '.join(missing)}: run `make deps`" if missing else None
 
 
-@pytest.fixture
-def topology() -> Iterator[Topology]:
-    """Fresh namespaces client - hub - internet."""
+def require_namespaces() -> None:
+    """Fail, in words, where this machine has no namespaces for us."""
     missing = missing_for_namespaces()
     if missing:
         pytest.fail(missing, pytrace=False)
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    """Fresh namespaces client - hub - internet."""
+    require_namespaces()
     with Topology() as made:
         yield made

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,10 @@ def test_thousands_of_requests_in_one_go(shared: DaemonProcess) -> None:
     """Each is answered once, under its own id, in whatever order."""
     count = 5000
     requests = b"".join(b'{"id":"%d","method":"generateKeypair"}\n' % number for number in range(count))
-    writer = os.fork()
-    if writer == 0:
-        shared.lines.write(requests)
-        os._exit(0)
+    writer = threading.Thread(target=shared.lines.write, args=(requests,))
+    writer.start()
     answers = [shared.lines.answer() for _ in range(count)]
-    os.waitpid(writer, 0)
+    writer.join()
     assert sorted(int(answer["id"]) for answer in answers) == list(range(count))
     assert len({answer["result"]["privateKey"] for answer in answers}) == count
 

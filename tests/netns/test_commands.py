@@ -319,7 +319,7 @@ def test_events_go_to_every_connection(topology: Topology, tmp_path: Path) -> No
 
 def test_a_slow_subscriber_is_told_what_it_lost(topology: Topology, tmp_path: Path) -> None:
     """It loses the oldest, holds up nobody, and what waits for it is bounded."""
-    count = 5000
+    count = 3500
     with _socket_daemon(topology, tmp_path) as daemon:
         moved = _config_that_leaves_out(daemon, tmp_path, count)
         with daemon.connect() as sleeper, daemon.connect() as other:

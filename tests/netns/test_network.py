@@ -20,6 +20,7 @@ from smartvpn.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from tests.conftest import require_namespaces
 from tests.netns.state import state
 from tests.netns.topology import CLIENT_OUTER, HUB_OUTER, HUB_OUTER6, INTERNET, INTERNET6, Topology
 from tests.netns.worker import Worker, WorkerError
@@ -46,12 +47,23 @@ SPLIT = CLIENT | {"routes": ["10.8.0.0/24", "10.20.0.0/16", "fd20::/32"], "dns":
 IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 
 
-@pytest.fixture(autouse=True)
-def devices(topology: Topology) -> None:
-    """Two TUN devices on the hub's and the client's machine."""
-    for role in ("hub", "client"):
-        for name in ("sv0", "sv1"):
-            topology.run(role, "ip", "tuntap", "add", "dev", name, "mode", "tun")
+@pytest.fixture(scope="module")
+def topology() -> Iterator[Topology]:
+    """One for all, since every test leaves it as it was: two TUN devices on the hub and the client."""
+    require_namespaces()
+    with Topology() as made:
+        for role in ("hub", "client"):
+            for name in ("sv0", "sv1"):
+                made.run(role, "ip", "tuntap", "add", "dev", name, "mode", "tun")
+        yield made
+
+
+@contextmanager
+def beforehand(topology: Topology, role: str, change: str, back: str) -> Iterator[None]:
+    """Something that somebody else set on the machine."""
+    topology.run(role, "sh", "-c", change)
+    yield
+    topology.run(role, "sh", "-c", back)
 
 
 @contextmanager
@@ -123,8 +135,8 @@ def test_a_hub_of_ipv4_leaves_ipv6_alone(topology: Topology, tmp_path: Path) -> 
 
 def test_nat_is_one_table(topology: Topology, tmp_path: Path) -> None:
     """It masquerades both subnets, clamps TCP both ways, and stands beside what others have."""
-    topology.run("hub", "nft", "add table inet theirs; add chain inet theirs mine")
-    with unchanged(topology, "hub"):
+    theirs = beforehand(topology, "hub", "nft add table inet theirs", "nft delete table inet theirs")
+    with theirs, unchanged(topology, "hub"):
         hub = Worker(topology, "hub", tmp_path)
         hub("configure_hub", **HUB)
         tables = topology.run("hub", "nft", "list", "tables").stdout.splitlines()
@@ -154,8 +166,8 @@ def test_host_access_is_a_chain_of_the_same_table(topology: Topology, tmp_path: 
 
 def test_forwarding_that_was_on_stays_on(topology: Topology, tmp_path: Path) -> None:
     """What somebody else set before is not taken away."""
-    topology.run("hub", "sh", "-c", f"echo 1 > {IP_FORWARD}")
-    with unchanged(topology, "hub"):
+    on = beforehand(topology, "hub", f"echo 1 > {IP_FORWARD}", f"echo 0 > {IP_FORWARD}")
+    with on, unchanged(topology, "hub"):
         hub = Worker(topology, "hub", tmp_path)
         hub("configure_hub", **HUB)
         hub("restore")
@@ -392,34 +404,30 @@ def test_an_interface_that_is_not_there(topology: Topology, tmp_path: Path) -> N
             client("configure_hub", **HUB)
 
 
-@pytest.mark.parametrize(
-    ("call", "wrong", "message"),
-    [
-        ("configure_client", {"address": "10.8.0.2/33"}, "address: "),
-        ("configure_client", {"address6": "fd08::x/64"}, "address6: "),
-        ("configure_client", {"routes": ["10.0.0.0/8", "all"]}, "routes[1]: "),
-        ("configure_client", {"dns": ["one.example"]}, "dns[0]: "),
-        ("configure_client", {"server_address": "hub.example"}, "serverAddress: "),
-        ("configure_hub", {"subnet": "10.8.0"}, "subnet: "),
-        ("configure_hub", {"subnet6": "fd08::/129"}, "subnet6: "),
-    ],
-)
-def test_a_wrong_value(
-    topology: Topology, tmp_path: Path, call: str, wrong: dict[str, Any], message: str
-) -> None:
+def test_a_wrong_value(topology: Topology, tmp_path: Path) -> None:
     """ConfigError names it before anything is changed."""
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("configure_client", CLIENT | {"address": "10.8.0.2/33"}, "address: "),
+        ("configure_client", CLIENT | {"address6": "fd08::x/64"}, "address6: "),
+        ("configure_client", CLIENT | {"routes": ["10.0.0.0/8", "all"]}, "routes[1]: "),
+        ("configure_client", CLIENT | {"dns": ["one.example"]}, "dns[0]: "),
+        ("configure_client", CLIENT | {"server_address": "hub.example"}, "serverAddress: "),
+        ("configure_hub", HUB | {"subnet": "10.8.0"}, "subnet: "),
+        ("configure_hub", HUB | {"subnet6": "fd08::/129"}, "subnet6: "),
+    ]
     with unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
-        with pytest.raises(WorkerError) as caught:
-            client(call, **(CLIENT if call == "configure_client" else HUB) | wrong)
-        assert (caught.value.kind, caught.value.message[: len(message)]) == (ConfigError, message)
+        for call, arguments, message in wrong:
+            with pytest.raises(WorkerError) as caught:
+                client(call, **arguments)
+            assert (caught.value.kind, caught.value.message[: len(message)]) == (ConfigError, message)
 
 
 def test_a_route_that_somebody_else_has(topology: Topology, tmp_path: Path) -> None:
     """It is not taken from them: ConflictError, and `restore` takes back what was done before."""
-    theirs = ("10.20.0.0/16", "via", HUB_OUTER)
-    topology.run("client", "ip", "route", "add", *theirs)
-    with unchanged(topology, "client"):
+    route = f"10.20.0.0/16 via {HUB_OUTER}"
+    theirs = beforehand(topology, "client", f"ip route add {route}", f"ip route del {route}")
+    with theirs, unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
         with refused(ConflictError, "a route to 10.20.0.0/16 exists already, not through the tunnel"):
             client("configure_client", **SPLIT)
@@ -428,8 +436,9 @@ def test_a_route_that_somebody_else_has(topology: Topology, tmp_path: Path) -> N
 
 def test_an_address_that_was_there_stays(topology: Topology, tmp_path: Path) -> None:
     """What the device had before, it has after."""
-    topology.run("client", "ip", "address", "add", "10.8.0.2/24", "dev", "sv0")
-    with unchanged(topology, "client"):
+    address = "10.8.0.2/24 dev sv0"
+    there = beforehand(topology, "client", f"ip address add {address}", f"ip address del {address}")
+    with there, unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
         client("configure_client", **SPLIT)
         client("restore")
@@ -470,13 +479,16 @@ def test_the_client_machine_is_what_the_tests_take_it_for(topology: Topology) ->
     before = state(topology, "client")
     assert link(before, "outer")["addresses"] == [f"{CLIENT_OUTER}/24", "fd99::2/64"]
     changes = {
-        "links": "ip link set sv0 mtu 1000",
-        "routes": "ip route add 192.0.2.0/24 dev outer",
-        "nftables": "nft add table inet x",
-        "settings": f"echo 1 > {IP_FORWARD}",
-        "resolv.conf": "echo >> /etc/resolv.conf",
+        "links": ("ip link set sv0 mtu 1000", "ip link set sv0 mtu 1500"),
+        "routes": ("ip route add 192.0.2.0/24 dev outer", "ip route del 192.0.2.0/24"),
+        "nftables": ("nft add table inet x", "nft delete table inet x"),
+        "settings": (f"echo 1 > {IP_FORWARD}", f"echo 0 > {IP_FORWARD}"),
+        "resolv.conf": (
+            "echo >> /etc/resolv.conf",
+            f"printf %s '{before['resolv.conf']}' > /etc/resolv.conf",
+        ),
     }
-    for part, command in changes.items():
-        topology.run("client", "sh", "-c", command)
-        after = state(topology, "client")
-        assert before[part] != after[part], part
+    for part, (change, back) in changes.items():
+        with beforehand(topology, "client", change, back):
+            after = state(topology, "client")
+            assert after[part] != before[part], part

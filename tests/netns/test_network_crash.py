@@ -62,7 +62,7 @@ def test_killed_while_it_restores(topology: Topology, tmp_path: Path) -> None:
             if not worker.dies(step, "restore"):
                 break
             worker("restore_leftovers")
-            step += 3
+            step += 4
         assert step > 6
 
 
@@ -133,19 +133,20 @@ def test_a_journal_of_a_namespace_that_is_gone(topology: Topology, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("devices")
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"records": [{}]}', "\0" * 100, '{"owner": {"pid": "x"}}'])
-def test_a_journal_that_cannot_be_read(topology: Topology, tmp_path: Path, text: str) -> None:
+def test_a_journal_that_cannot_be_read(topology: Topology, tmp_path: Path) -> None:
     """It is told and gets out of the way; nothing is changed by it."""
+    texts = ["", "{", "[]", '{"records": [{}]}', "\0" * 100, '{"owner": {"pid": "x"}}']
     with unchanged(topology, "client"):
         worker = Worker(topology, "client", tmp_path)
         worker("configure_client", **SPLIT)
         (journal,) = tmp_path.glob("*-sv0.json")
         worker("restore")
-        journal.write_text(text)
-        assert worker("restore_leftovers") == []
-        worker("configure_client", **SPLIT)
-        worker("restore")
-        assert f"{journal} is no journal" in worker.log
+        for text in texts:
+            journal.write_text(text)
+            assert worker("restore_leftovers") == []
+            worker("configure_client", **SPLIT)
+            worker("restore")
+        assert worker.log.count(f"{journal} is no journal") >= len(texts)
 
 
 @pytest.mark.usefixtures("devices")
@@ -204,7 +205,7 @@ def test_a_daemon_that_ends_leaves_nothing(topology: Topology, number: signal.Si
 def test_a_signal_in_the_middle_of_a_start_leaves_nothing(topology: Topology) -> None:
     """Whenever it comes: the daemon ends with status 0, and the machine is what it was."""
     with unchanged(topology, "hub"):
-        for pause in range(0, 60, 6):
+        for pause in range(0, 60, 15):
             with _started(topology, "hub", "server") as hub:
                 hub.lines.send(id="a", method="start", params=hub_config(enableNat=True))
                 assert topology.run("hub", "sleep", f"{pause / 1000}").returncode == 0
