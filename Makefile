@@ -147,10 +147,13 @@ test: deps-test build
 	@$(MAKE) --no-print-directory tests
 	@$(VENV)/bin/python -m pytest tests
 
+C_TEXT = $(wildcard csrc/*/*.[ch] csrc/include/smartvpn/*.h tests/c/*.[ch] tests/fuzz/*.c bench/*.c examples/*.c)
+
 lint: deps-test $(VENV)/.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict smartvpn examples
+	$(VENV)/bin/clang-format --dry-run --Werror $(C_TEXT)
 	codespell -q 3 -L keypair,keypairs csrc smartvpn tests/*.py tests/c tests/netns docs README.md examples bench
 
 benches: $(BENCHES)

@@ -23,8 +23,8 @@
 enum {
     LENGTH = 4,
     FRAME_MAX = LENGTH + 10 + 65535,
-    BATCH = 64 * 1024,                  /* more is not read from the TUN before it is sent */
-    CREDIT = 128 * 1024,                /* sent between two confirmations that the socket is writable */
+    BATCH = 64 * 1024,   /* more is not read from the TUN before it is sent */
+    CREDIT = 128 * 1024, /* sent between two confirmations that the socket is writable */
     IN_SIZE = 256 * 1024,
     CONNECT_TRIES = 100,
     CONNECT_PAUSE_US = 50000,
@@ -32,10 +32,10 @@ enum {
 
 struct pipe {
     int tun, socket;
-    bool blocked;                       /* the TUN is not read until the socket is writable */
+    bool blocked; /* the TUN is not read until the socket is writable */
     size_t credit_used;
-    size_t out_at, out_len;             /* what the socket has not taken yet */
-    size_t in_len;                      /* a frame in pieces */
+    size_t out_at, out_len; /* what the socket has not taken yet */
+    size_t in_len;          /* a frame in pieces */
     uint8_t out[BATCH + FRAME_MAX];
     uint8_t in[IN_SIZE];
 };

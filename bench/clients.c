@@ -34,7 +34,7 @@ struct client {
     struct sv_link *link;
     struct sv_session session;
     struct sv_frame_reader reader;
-    uint64_t started_at, live_at;       /* ns; 0: not yet */
+    uint64_t started_at, live_at; /* ns; 0: not yet */
     bool has_session, closing, ended;
 };
 
@@ -60,7 +60,7 @@ static struct {
     struct sv_timer *timer;
     struct client *clients;
     enum phase phase;
-    size_t started, live, ended, lost;  /* lost: ended after they were live, before the end of the hold */
+    size_t started, live, ended, lost; /* lost: ended after they were live, before the end of the hold */
     uint64_t begin, connected, phase_end;
     struct cost before, after_connect, after_hold;
     char first_error[128];
@@ -512,10 +512,14 @@ static void parse_option(int name, const char *value)
 static void parse_options(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"count", required_argument, NULL, 'n'},         {"rate", required_argument, NULL, 'r'},
-        {"hold", required_argument, NULL, 't'},          {"server-key", required_argument, NULL, 'k'},
-        {"first-address", required_argument, NULL, 'a'}, {"port", required_argument, NULL, 'p'},
-        {"hub-pid", required_argument, NULL, 'h'},       {"aead", no_argument, NULL, 'e'},
+        {"count", required_argument, NULL, 'n'},
+        {"rate", required_argument, NULL, 'r'},
+        {"hold", required_argument, NULL, 't'},
+        {"server-key", required_argument, NULL, 'k'},
+        {"first-address", required_argument, NULL, 'a'},
+        {"port", required_argument, NULL, 'p'},
+        {"hub-pid", required_argument, NULL, 'h'},
+        {"aead", no_argument, NULL, 'e'},
         {NULL, 0, NULL, 0},
     };
     int name;

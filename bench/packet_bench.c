@@ -33,8 +33,7 @@ static void make_super(void)
 {
     static const uint8_t header[HEADERS] = {
         0x45, [6] = 0x40, [8] = 64, [9] = IPPROTO_TCP, [12] = 10, 8,       0, 2, 10,
-        8,    0,          3,        [32] = 0x80,       0x10,      [40] = 1
-    };
+        8,    0,          3,        [32] = 0x80,       0x10,      [40] = 1};
 
     memcpy(super, header, HEADERS);
     sv_store16be(super + 2, SUPER);
@@ -47,8 +46,7 @@ static void make_super(void)
 static void make_small(void)
 {
     static const uint8_t header[28] = {
-        0x45, [3] = SMALL, [6] = 0x40, [8] = 64, [9] = IPPROTO_UDP, [12] = 10, [16] = 10, [25] = 44
-    };
+        0x45, [3] = SMALL, [6] = 0x40, [8] = 64, [9] = IPPROTO_UDP, [12] = 10, [16] = 10, [25] = 44};
 
     memcpy(small, header, sizeof header);
     sv_ip_parse(&small_ip, small, SMALL);
@@ -152,12 +150,12 @@ int main(int argc, char **argv)
         const char *name;
         void (*step)(void);
     } steps[] = {
-        { "parse, 64 B UDP", parse },
-        { "checksum, 1368 B", checksum },
-        { "split into 44 segments", split },
-        { "  headers only, no copy", split_headers },
-        { "parse and merge 44 segments", merge },
-        { "a lone 64 B packet through the merger", pass_small },
+        {"parse, 64 B UDP", parse},
+        {"checksum, 1368 B", checksum},
+        {"split into 44 segments", split},
+        {"  headers only, no copy", split_headers},
+        {"parse and merge 44 segments", merge},
+        {"a lone 64 B packet through the merger", pass_small},
     };
     size_t rounds = argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : DEFAULT_ROUNDS;
 

@@ -23,9 +23,9 @@ enum {
     BATCH = 32,
     DATAGRAM_MAX = 65535,
     PAYLOAD_MAX = 65507,
-    SEGMENTS_MAX = 64,                  /* UDP_MAX_SEGMENTS of older kernels */
+    SEGMENTS_MAX = 64, /* UDP_MAX_SEGMENTS of older kernels */
     BUFFER = 8 * 1024 * 1024,
-    START_SECONDS = 20,                 /* a receiver whose sender never comes gives up */
+    START_SECONDS = 20, /* a receiver whose sender never comes gives up */
 };
 
 static void die(const char *what)
@@ -62,7 +62,7 @@ static int udp_socket(int buffer_option)
 struct batch {
     struct mmsghdr messages[BATCH];
     struct iovec iov[BATCH];
-    uint8_t payload[DATAGRAM_MAX];      /* all send the same bytes */
+    uint8_t payload[DATAGRAM_MAX]; /* all send the same bytes */
 };
 
 static void fill_batch(struct batch *batch, struct sockaddr_in *to, size_t len)
@@ -125,7 +125,8 @@ static void reset_inbox(struct inbox *inbox)
 {
     for (size_t i = 0; i < BATCH; i++) {
         inbox->iov[i] = (struct iovec){inbox->payload[i], DATAGRAM_MAX};
-        inbox->messages[i].msg_hdr = (struct msghdr){.msg_iov = &inbox->iov[i], .msg_iovlen = 1,
+        inbox->messages[i].msg_hdr = (struct msghdr){.msg_iov = &inbox->iov[i],
+                                                     .msg_iovlen = 1,
                                                      .msg_control = inbox->control[i],
                                                      .msg_controllen = sizeof inbox->control[i]};
     }

@@ -17,6 +17,7 @@ IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _URL = re.compile(r"(?P<scheme>wss?)://(?P<authority>[^/?#\s\\@]+)(?P<path>(?:[/?][!-~]*)?)", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,5}")
+_LENGTH = re.compile(r"[0-9]{1,3}")
 _DEFAULT_PORTS = {"wss": 443, "ws": 80}
 
 
@@ -39,7 +40,7 @@ def parse_address(text: str) -> IpAddress:
 def parse_network(text: str) -> IpNetwork:
     """A CIDR such as `10.0.0.0/8`; the address part may have host bits, which are dropped."""
     address, slash, length = text.partition("/")
-    if not slash or not length.isascii() or not length.isdigit() or "%" in address:
+    if not slash or not _LENGTH.fullmatch(length) or "%" in address:
         raise ValueError(f"{shown(text)} is not a CIDR such as 10.8.0.0/24")
     try:
         return ipaddress.ip_network(text, strict=False)
@@ -59,8 +60,8 @@ def parse_interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interf
 def parse_pattern(text: str) -> tuple[IpAddress, IpAddress]:
     """The first and last address of an ACL pattern.
 
-    A pattern is an address, a CIDR, a wildcard `192.168.1.*` (stars for the last octets), or a
-    range `1.1.1.1-1.1.1.100`; address, CIDR and range also in IPv6.
+    A pattern is an address, a CIDR, a wildcard `192.168.1.*` or `fd00::1:*` (stars for the last
+    groups), or a range `1.1.1.1-1.1.1.100`. IPv4-mapped IPv6 addresses are IPv4.
     """
     if "*" in text:
         return _parse_wildcard(text)
@@ -68,25 +69,39 @@ def parse_pattern(text: str) -> tuple[IpAddress, IpAddress]:
         return _parse_range(text)
     if "/" in text:
         network = parse_network(text)
-        return network[0], network[-1]
-    address = parse_address(text)
+        return _one_family(network[0], network[-1])
+    address = _unmapped(parse_address(text))
     return address, address
 
 
+def _unmapped(address: IpAddress) -> IpAddress:
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _one_family(first: IpAddress, last: IpAddress) -> tuple[IpAddress, IpAddress]:
+    """Both ends as IPv4, or both as they are: an IPv6 range may begin or end among the mapped addresses."""
+    ends = _unmapped(first), _unmapped(last)
+    return ends if ends[0].version == ends[1].version else (first, last)
+
+
 def _parse_wildcard(text: str) -> tuple[IpAddress, IpAddress]:
-    octets = text.split(".")
-    stars = octets.count("*")
-    if len(octets) != 4 or octets[4 - stars :] != ["*"] * stars:
-        raise ValueError(f"{shown(text)} is not a wildcard such as 192.168.1.* (stars for the last octets)")
-    fixed = octets[: 4 - stars]
-    first = parse_address(".".join(fixed + ["0"] * stars))
-    last = parse_address(".".join(fixed + ["255"] * stars))
-    return first, last
+    separator, full = (":", "ffff") if ":" in text else (".", "255")
+    groups = text.split(separator)
+    stars = groups.count("*")
+    fixed, starred = groups[: len(groups) - stars], groups[len(groups) - stars :]
+    if starred != ["*"] * stars or "*" in separator.join(fixed):
+        raise ValueError(f"{shown(text)} is not a wildcard such as 192.168.1.* (stars for the last groups)")
+    try:
+        first = parse_address(separator.join(fixed + ["0"] * stars))
+        last = parse_address(separator.join(fixed + [full] * stars))
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not a wildcard such as 192.168.1.* or fd00::1:*") from None
+    return _one_family(first, last)
 
 
 def _parse_range(text: str) -> tuple[IpAddress, IpAddress]:
     low, _, high = text.partition("-")
-    first, last = parse_address(low), parse_address(high)
+    first, last = _unmapped(parse_address(low)), _unmapped(parse_address(high))
     if first.version != last.version:
         raise ValueError(f"{shown(text)} mixes IPv4 and IPv6")
     if int(first) > int(last):

@@ -384,7 +384,7 @@ def test_where_a_client_connects() -> None:
 # patterns
 
 V4 = st.ip_addresses(v=4)
-V6 = st.ip_addresses(v=6)
+V6 = st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None)
 
 
 @given(st.one_of(V4, V6))
@@ -418,6 +418,30 @@ def test_wildcard_pattern(address: ipaddress.IPv4Address, stars: int) -> None:
     assert parse_pattern(text) == (network[0], network[-1])
 
 
+@given(V6, st.integers(1, 8))
+def test_wildcard_pattern_of_ipv6(address: ipaddress.IPv6Address, stars: int) -> None:
+    """Stars stand for whole groups of IPv6 too."""
+    text = ":".join(address.exploded.split(":")[: 8 - stars] + ["*"] * stars)
+    network = ipaddress.ip_network(f"{address}/{128 - 16 * stars}", strict=False)
+    assert parse_pattern(text) == (network[0], network[-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("fd00::1:*", "fd00::1:0", "fd00::1:ffff"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.9/120", "10.0.0.0", "10.0.0.255"),
+        ("::ffff:a00:*", "10.0.0.0", "10.0.255.255"),
+        ("10.0.0.1-::ffff:10.0.0.9", "10.0.0.1", "10.0.0.9"),
+        ("::ffff:0:0/95", "::fffe:0:0", "::ffff:ffff:ffff"),
+    ],
+)
+def test_mapped_addresses_are_ipv4(text: str, first: str, last: str) -> None:
+    """A pattern's ends are of one family, and what is written as IPv4-mapped means IPv4."""
+    assert parse_pattern(text) == (ipaddress.ip_address(first), ipaddress.ip_address(last))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -427,7 +451,11 @@ def test_wildcard_pattern(address: ipaddress.IPv4Address, stars: int) -> None:
         "10.*.0.1",
         "10.0.0.1*",
         "10.0.0.*/24",
-        "fd00::*",
+        "fd00:*",
+        "fd00::*:1",
+        "::ffff:10.0.0.*",
+        "::1-::ffff:10.0.0.1",
+        "10.0.0.0/0008",
         "10.0.0.01",
         "10.0.0.0/",
         "10.0.0.0/-1",

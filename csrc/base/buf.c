@@ -4,7 +4,7 @@
 
 void sv_buf_pool_init(struct sv_buf_pool *pool, uint32_t max_small, uint32_t max_large)
 {
-    *pool = (struct sv_buf_pool){ .max_small = max_small, .max_large = max_large };
+    *pool = (struct sv_buf_pool){.max_small = max_small, .max_large = max_large};
 }
 
 static void free_list(struct sv_buf *buf)
@@ -44,8 +44,8 @@ static struct sv_buf *take(struct sv_buf_pool *pool, struct sv_buf **list, size_
     return buf;
 }
 
-static struct sv_buf *take_bounded(struct sv_buf_pool *pool, struct sv_buf **list, size_t room, uint32_t *used,
-                                   uint32_t max)
+static struct sv_buf *take_bounded(struct sv_buf_pool *pool, struct sv_buf **list, size_t room,
+                                   uint32_t *used, uint32_t max)
 {
     struct sv_buf *buf = *used < max ? take(pool, list, room) : NULL;
 

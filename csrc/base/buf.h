@@ -14,33 +14,33 @@
 #include <stdint.h>
 
 enum {
-    SV_BUF_HEADROOM = 64,      /* WebSocket and frame headers, or a WireGuard data header */
-    SV_BUF_SMALL = 2048,       /* payload room of the small class: any packet of a usual MTU */
-    SV_BUF_LARGE = 66 * 1024,  /* payload room of the large class: any super-packet and its tag */
+    SV_BUF_HEADROOM = 64,     /* WebSocket and frame headers, or a WireGuard data header */
+    SV_BUF_SMALL = 2048,      /* payload room of the small class: any packet of a usual MTU */
+    SV_BUF_LARGE = 66 * 1024, /* payload room of the large class: any super-packet and its tag */
 };
 
 struct sv_buf_pool;
 
 struct sv_buf {
-    struct sv_buf *next;        /* free list or queue; NULL when in neither */
-    struct sv_buf_pool *pool;   /* where put() returns it */
-    uint8_t *data, *end;        /* mem <= data <= end <= mem + size */
-    uint32_t size;              /* bytes of mem, headroom included */
+    struct sv_buf *next;      /* free list or queue; NULL when in neither */
+    struct sv_buf_pool *pool; /* where put() returns it */
+    uint8_t *data, *end;      /* mem <= data <= end <= mem + size */
+    uint32_t size;            /* bytes of mem, headroom included */
     /* What travels with a queued packet. */
-    uint64_t stamp;             /* ns: deadline or time of arrival */
-    uint32_t tag;               /* user's: flow hash, peer index */
-    uint16_t segment_size;      /* of a super-packet, else 0 */
-    uint8_t kind;               /* of a super-packet, else 0 */
-    uint8_t klass;              /* QoS class */
+    uint64_t stamp;        /* ns: deadline or time of arrival */
+    uint32_t tag;          /* user's: flow hash, peer index */
+    uint16_t segment_size; /* of a super-packet, else 0 */
+    uint8_t kind;          /* of a super-packet, else 0 */
+    uint8_t klass;         /* QoS class */
     uint8_t mem[];
 };
 
 /* Buffers in use are bounded: at most max_large and max_small; beyond that get() returns NULL. */
 struct sv_buf_pool {
     struct sv_buf *free_small, *free_large;
-    uint32_t used_small, used_large;      /* handed out, not yet returned */
+    uint32_t used_small, used_large; /* handed out, not yet returned */
     uint32_t max_small, max_large;
-    struct sv_buf *_Atomic returned;      /* stack of buffers that other threads are done with */
+    struct sv_buf *_Atomic returned; /* stack of buffers that other threads are done with */
 };
 
 void sv_buf_pool_init(struct sv_buf_pool *pool, uint32_t max_small, uint32_t max_large);

@@ -5,18 +5,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SV_BYTES_LOAD(name, type, convert)              \
-    static inline type sv_load##name(const uint8_t *p)  \
-    {                                                   \
-        type v;                                         \
-        memcpy(&v, p, sizeof v);                        \
-        return convert(v);                              \
+#define SV_BYTES_LOAD(name, type, convert)             \
+    static inline type sv_load##name(const uint8_t *p) \
+    {                                                  \
+        type v;                                        \
+        memcpy(&v, p, sizeof v);                       \
+        return convert(v);                             \
     }
-#define SV_BYTES_STORE(name, type, convert)                    \
-    static inline void sv_store##name(uint8_t *p, type v)      \
-    {                                                          \
-        v = convert(v);                                        \
-        memcpy(p, &v, sizeof v);                               \
+#define SV_BYTES_STORE(name, type, convert)               \
+    static inline void sv_store##name(uint8_t *p, type v) \
+    {                                                     \
+        v = convert(v);                                   \
+        memcpy(p, &v, sizeof v);                          \
     }
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

@@ -9,7 +9,7 @@ enum { FIRST_CAPACITY = 16 };
 
 void sv_heap_init(struct sv_heap *heap)
 {
-    *heap = (struct sv_heap){ 0 };
+    *heap = (struct sv_heap){0};
 }
 
 void sv_heap_clear(struct sv_heap *heap)

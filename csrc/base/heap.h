@@ -7,8 +7,8 @@
 
 /* Embedded in the owner's struct (container_of); init with SV_DEADLINE_INIT or all zeros: in no heap. */
 struct sv_deadline {
-    uint64_t at;            /* ns; meaningful while in the heap */
-    size_t place;           /* 1 + index in the heap; 0: in none */
+    uint64_t at;  /* ns; meaningful while in the heap */
+    size_t place; /* 1 + index in the heap; 0: in none */
 };
 
 struct sv_heap {

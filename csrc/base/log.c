@@ -33,7 +33,7 @@ static bool wanted(enum sv_log_level level)
 
 static void print_line(enum sv_log_level level, const char *line)
 {
-    static const char *const names[] = { "error", "warning", "info", "debug" };
+    static const char *const names[] = {"error", "warning", "info", "debug"};
 
     fprintf(stderr, "smartvpn: %s: %s\n", names[level], line);
 }

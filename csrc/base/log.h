@@ -18,12 +18,12 @@ void sv_log(enum sv_log_level level, const char *format, ...) __attribute__((for
 
 /* At most one line a second per limit; the next line that passes tells how many were left out. */
 struct sv_log_limit {
-    atomic_uint_fast64_t next;      /* ns */
+    atomic_uint_fast64_t next; /* ns */
     atomic_uint_fast32_t dropped;
 };
 
-void sv_log_limited(struct sv_log_limit *limit, uint64_t now, enum sv_log_level level, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void sv_log_limited(struct sv_log_limit *limit, uint64_t now, enum sv_log_level level, const char *format,
+                    ...) __attribute__((format(printf, 4, 5)));
 
 /* Text from the network made fit for a log: printable ASCII stays, the rest becomes \xNN; cut at size. Returns dst. */
 char *sv_log_escape(char *dst, size_t size, const void *text, size_t len);

@@ -13,16 +13,16 @@ enum { MIN_CAPACITY = 16, MAX_KEY = 32 };
 /* A slot gets its key once in a table's life, before its first object is published. So a reader that sees an
  * object sees its key whole, and a removed entry keeps its key: only that same key may use the slot again. */
 struct slot {
-    void *_Atomic object;       /* NULL: never used, a search ends here; &removed: a search goes on */
-    uint32_t hash;              /* upper half; the lower half chose the place */
+    void *_Atomic object; /* NULL: never used, a search ends here; &removed: a search goes on */
+    uint32_t hash;        /* upper half; the lower half chose the place */
     uint8_t key[];
 };
 
 struct sv_map_table {
     struct sv_rcu_head rcu;
-    size_t mask;                /* capacity - 1 */
-    size_t stride;              /* bytes from slot to slot */
-    size_t used;                /* slots with a key, live or removed; at most 3/4, so every search ends */
+    size_t mask;   /* capacity - 1 */
+    size_t stride; /* bytes from slot to slot */
+    size_t used;   /* slots with a key, live or removed; at most 3/4, so every search ends */
     _Alignas(64) uint8_t slots[];
 };
 
@@ -65,7 +65,7 @@ static struct sv_map_table *new_table(size_t capacity, size_t key_size)
 
 int sv_map_init(struct sv_map *map, size_t key_size, struct sv_rcu *rcu, const uint8_t secret[16])
 {
-    *map = (struct sv_map){ .rcu = rcu, .key_size = key_size };
+    *map = (struct sv_map){.rcu = rcu, .key_size = key_size};
     if (key_size < 1 || key_size > MAX_KEY) {
         return SV_E_INVALID;
     }
@@ -81,13 +81,13 @@ int sv_map_init(struct sv_map *map, size_t key_size, struct sv_rcu *rcu, const u
 void sv_map_clear(struct sv_map *map)
 {
     free(atomic_load_explicit(&map->table, memory_order_relaxed));
-    *map = (struct sv_map){ .table = NULL };
+    *map = (struct sv_map){.table = NULL};
 }
 
 /* The key's slot, or the unused one where the search ended. */
 struct place {
     struct slot *slot;
-    void *object;               /* as the search saw it: an unused slot may get another key right after */
+    void *object; /* as the search saw it: an unused slot may get another key right after */
 };
 
 static struct place find(const struct sv_map *map, const struct sv_map_table *table, const void *key,
@@ -98,9 +98,8 @@ static struct place find(const struct sv_map *map, const struct sv_map_table *ta
         void *object = atomic_load_explicit(&slot->object, memory_order_acquire);
 
         /* The key may be read only after the object was seen. */
-        if (!object ||
-            (slot->hash == (uint32_t)(hash >> 32) && memcmp(slot->key, key, map->key_size) == 0)) {
-            return (struct place){ slot, object };
+        if (!object || (slot->hash == (uint32_t)(hash >> 32) && memcmp(slot->key, key, map->key_size) == 0)) {
+            return (struct place){slot, object};
         }
     }
 }

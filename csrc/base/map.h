@@ -17,10 +17,10 @@ struct sv_map_table;
 
 struct sv_map {
     struct sv_map_table *_Atomic table;
-    struct sv_rcu *rcu;         /* where outgrown tables go to be freed */
-    size_t key_size;            /* bytes, at most 32 */
-    size_t count;               /* live entries; the writer's */
-    uint64_t secret[2];         /* hash key */
+    struct sv_rcu *rcu; /* where outgrown tables go to be freed */
+    size_t key_size;    /* bytes, at most 32 */
+    size_t count;       /* live entries; the writer's */
+    uint64_t secret[2]; /* hash key */
 };
 
 /* key_size 1..32; rcu may be NULL in single-threaded use (old tables are then freed at once). `secret` is 16 random bytes. */
@@ -40,6 +40,7 @@ int sv_map_set(struct sv_map *map, const void *key, void *object, void **old);
 void *sv_map_remove(struct sv_map *map, const void *key);
 
 /* Writer only: calls visit for each entry until it returns false; visit must not change the map. */
-void sv_map_each(const struct sv_map *map, bool (*visit)(void *ctx, const void *key, void *object), void *ctx);
+void sv_map_each(const struct sv_map *map, bool (*visit)(void *ctx, const void *key, void *object),
+                 void *ctx);
 
 #endif

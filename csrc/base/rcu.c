@@ -7,7 +7,7 @@
 
 int sv_rcu_init(struct sv_rcu *rcu, size_t readers)
 {
-    *rcu = (struct sv_rcu){ .epoch = 1, .last = &rcu->first };
+    *rcu = (struct sv_rcu){.epoch = 1, .last = &rcu->first};
     if (readers > SV_RCU_MAX_READERS) {
         return SV_E_INVALID;
     }
@@ -75,7 +75,7 @@ static uint64_t oldest_seen(struct sv_rcu *rcu)
 
 void sv_rcu_defer(struct sv_rcu *rcu, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *))
 {
-    *head = (struct sv_rcu_head){ .due = next_epoch(rcu), .free_fn = free_fn };
+    *head = (struct sv_rcu_head){.due = next_epoch(rcu), .free_fn = free_fn};
     *rcu->last = head;
     rcu->last = &head->next;
 }

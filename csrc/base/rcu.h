@@ -19,15 +19,15 @@ struct sv_rcu_reader {
 /* Inside the object, so that giving it up needs no memory. */
 struct sv_rcu_head {
     struct sv_rcu_head *next;
-    uint64_t due;                           /* epoch that every online reader must have seen */
+    uint64_t due; /* epoch that every online reader must have seen */
     void (*free_fn)(struct sv_rcu_head *);
 };
 
 struct sv_rcu {
-    atomic_uint_fast64_t epoch;             /* starts at 1 */
+    atomic_uint_fast64_t epoch; /* starts at 1 */
     size_t reader_count;
     struct sv_rcu_reader readers[SV_RCU_MAX_READERS];
-    struct sv_rcu_head *first, **last;      /* waiting to be freed, oldest first; the writer's */
+    struct sv_rcu_head *first, **last; /* waiting to be freed, oldest first; the writer's */
 };
 
 int sv_rcu_init(struct sv_rcu *rcu, size_t readers);

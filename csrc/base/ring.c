@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 
-enum { MIN_CAPACITY = 2 };      /* with one cell, "filled" and "free for the next round" were the same turn */
+enum { MIN_CAPACITY = 2 }; /* with one cell, "filled" and "free for the next round" were the same turn */
 
 struct sv_ring_cell {
-    atomic_size_t turn;         /* == position: free for that push; == position + 1: filled by it */
+    atomic_size_t turn; /* == position: free for that push; == position + 1: filled by it */
     void *item;
 };
 
@@ -42,7 +42,7 @@ static int make_cells(struct sv_ring *ring, size_t capacity)
 
 int sv_ring_init(struct sv_ring *ring, size_t capacity)
 {
-    *ring = (struct sv_ring){ .fd = -1 };
+    *ring = (struct sv_ring){.fd = -1};
 
     int error = make_cells(ring, capacity);
 

@@ -14,11 +14,11 @@
 struct sv_ring_cell;
 
 struct sv_ring {
-    _Alignas(64) atomic_size_t head;    /* producers take cells here */
-    _Alignas(64) size_t tail;           /* the consumer's */
-    _Alignas(64) struct sv_ring_cell *cells;    /* from here on read by all, written seldom */
-    size_t mask;                        /* capacity - 1 */
-    int fd;                             /* eventfd, non-blocking; the consumer polls it for reading */
+    _Alignas(64) atomic_size_t head;         /* producers take cells here */
+    _Alignas(64) size_t tail;                /* the consumer's */
+    _Alignas(64) struct sv_ring_cell *cells; /* from here on read by all, written seldom */
+    size_t mask;                             /* capacity - 1 */
+    int fd;                                  /* eventfd, non-blocking; the consumer polls it for reading */
     atomic_bool sleeping;
 };
 

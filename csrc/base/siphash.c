@@ -35,7 +35,7 @@ static inline void absorb(struct state *s, uint64_t word)
 /* The bytes behind the last whole word, with the length in the top byte. */
 static inline uint64_t last_word(const uint8_t *p, size_t len)
 {
-    uint8_t word[8] = { 0 };
+    uint8_t word[8] = {0};
 
     for (size_t i = 0; i < len % 8; i++) {
         word[i] = p[i];

@@ -99,8 +99,7 @@ static uint64_t time_batch(const struct sv_aead_impl *impl, size_t size)
 
 /* In turns, and the best turn counts: whatever else the machine does slows some turns of each, not all turns
  * of one. */
-static const struct sv_aead_impl *fastest(const struct sv_aead_impl *const *impls, size_t count,
-                                          size_t size)
+static const struct sv_aead_impl *fastest(const struct sv_aead_impl *const *impls, size_t count, size_t size)
 {
     uint64_t best[MAX_CANDIDATES];
     size_t winner = 0;

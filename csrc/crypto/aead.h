@@ -19,12 +19,12 @@ struct sv_aead_impl {
     /* 0 when it runs on this machine. */
     int (*probe)(void);
     /* dst gets len + SV_AEAD_TAG bytes; dst == src or apart. 0 or SV_E_NOMEM / SV_E_SYSTEM. */
-    int (*seal)(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad, size_t ad_len,
-                uint8_t *dst, const uint8_t *src, size_t len);
+    int (*seal)(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad,
+                size_t ad_len, uint8_t *dst, const uint8_t *src, size_t len);
     /* src holds len bytes of ciphertext, then the tag; dst gets len bytes. SV_E_AUTH: dst is undefined, never plaintext that
      * may be used. */
-    int (*open)(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad, size_t ad_len,
-                uint8_t *dst, const uint8_t *src, size_t len);
+    int (*open)(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad,
+                size_t ad_len, uint8_t *dst, const uint8_t *src, size_t len);
 };
 
 /* Chooses; safe to call again and from several threads. SV_E_INVALID when SMARTVPN_AEAD names one that is not there. */

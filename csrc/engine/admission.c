@@ -43,7 +43,8 @@ static uint64_t hash(const struct sv_admission *admission, const uint8_t *bytes,
 /* The bucket of the source; a new source takes the place of the one that has been quiet longest in its set. */
 static struct sv_admission_source *find_source(struct sv_admission *admission, uint64_t key)
 {
-    struct sv_admission_source *set = &admission->sources[key % (SV_ADMISSION_SOURCES / SV_ADMISSION_WAYS) * SV_ADMISSION_WAYS];
+    struct sv_admission_source *set =
+        &admission->sources[key % (SV_ADMISSION_SOURCES / SV_ADMISSION_WAYS) * SV_ADMISSION_WAYS];
     struct sv_admission_source *quietest = set;
 
     for (size_t i = 0; i < SV_ADMISSION_WAYS; i++) {
@@ -54,7 +55,7 @@ static struct sv_admission_source *find_source(struct sv_admission *admission, u
             quietest = &set[i];
         }
     }
-    *quietest = (struct sv_admission_source){ .key = key };
+    *quietest = (struct sv_admission_source){.key = key};
     return quietest;
 }
 

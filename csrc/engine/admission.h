@@ -8,23 +8,23 @@
 #include <stdint.h>
 
 enum {
-    SV_ADMISSION_RATE = 20,             /* handshakes per second and source (/32, /56), and the burst */
-    SV_ADMISSION_SOURCES = 16384,       /* buckets remembered; the fullest of a set is forgotten first */
+    SV_ADMISSION_RATE = 20,       /* handshakes per second and source (/32, /56), and the burst */
+    SV_ADMISSION_SOURCES = 16384, /* buckets remembered; the fullest of a set is forgotten first */
     SV_ADMISSION_WAYS = 4,
-    SV_ADMISSION_EPHEMERALS = 65536,    /* per generation */
+    SV_ADMISSION_EPHEMERALS = 65536, /* per generation */
 };
 
 struct sv_admission_source {
-    uint64_t key;                       /* keyed hash of the source; 0: free */
-    uint64_t empty_at;                  /* ns: when its bucket would be full again */
+    uint64_t key;      /* keyed hash of the source; 0: free */
+    uint64_t empty_at; /* ns: when its bucket would be full again */
 };
 
 struct sv_admission {
-    uint64_t secret[2];                 /* hash key */
+    uint64_t secret[2]; /* hash key */
     struct sv_admission_source *sources;
-    uint64_t *young, *old;              /* keyed hashes of ephemerals, open addressing; 0: free */
+    uint64_t *young, *old; /* keyed hashes of ephemerals, open addressing; 0: free */
     size_t young_count;
-    uint64_t turned_at;                 /* when young was begun, ns */
+    uint64_t turned_at; /* when young was begun, ns */
 };
 
 int sv_admission_init(struct sv_admission *admission, const uint8_t secret[16]);

@@ -115,7 +115,8 @@ void sv_conn_publish(struct sv_conn *conn)
     const struct sv_quality *quality = &session->quality;
     struct sv_published *to = &conn->published;
 
-    sv_set(&conn->traffic.keepalives_in, session->counters.keepalives_received + session->counters.acks_received);
+    sv_set(&conn->traffic.keepalives_in,
+           session->counters.keepalives_received + session->counters.acks_received);
     sv_set(&conn->traffic.keepalives_out, session->counters.keepalives_sent);
     sv_set(&to->last_received, session->last_received);
     sv_set(&to->last_keepalive, session->last_keepalive);
@@ -127,7 +128,8 @@ void sv_conn_publish(struct sv_conn *conn)
                                           : (uint64_t)(sv_quality_loss(quality) * 1e6));
     sv_set(&to->timeouts, quality->timeouts_in_a_row);
     sv_set(&to->health, quality->health);
-    sv_set(&to->interval_secs, session->server ? session->peer_interval_secs : sv_quality_interval_secs(quality));
+    sv_set(&to->interval_secs,
+           session->server ? session->peer_interval_secs : sv_quality_interval_secs(quality));
     sv_set(&to->measured, quality->srtt_ns != 0);
     if (!conn->worker->engine->server) {
         sv_dialer_publish(conn);
@@ -245,7 +247,8 @@ static void on_accepted(struct sv_link *link)
 {
     struct sv_worker *worker = link->owner;
     struct sv_engine *engine = worker->engine;
-    struct sv_session_config config = { .server = true, .private_key = engine->private_key, .public_key = engine->public_key };
+    struct sv_session_config config = {
+        .server = true, .private_key = engine->private_key, .public_key = engine->public_key};
     struct sv_conn *conn;
 
     sv_loop_wake(&worker->loop);

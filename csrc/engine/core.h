@@ -33,9 +33,9 @@ enum {
     SV_MAX_WORKERS = 32,
     SV_DEFAULT_MTU = 1420,
     SV_EVENT_CAPACITY = 8192,
-    SV_TUN_BATCH = 64,              /* packets read from a TUN queue before other fds have their turn */
-    SV_HALF_OPEN_MAX = 1024,        /* links per worker that are not live yet */
-    SV_TX_FILL = 16 * 1024,         /* bytes of frames that are sent without waiting for the turn's end: one TLS record */
+    SV_TUN_BATCH = 64,       /* packets read from a TUN queue before other fds have their turn */
+    SV_HALF_OPEN_MAX = 1024, /* links per worker that are not live yet */
+    SV_TX_FILL = 16 * 1024,  /* bytes of frames sent without waiting for the turn's end: one TLS record */
 };
 
 struct sv_engine;
@@ -50,7 +50,8 @@ typedef _Atomic uint64_t sv_counter;
 
 static inline void sv_count(sv_counter *counter, uint64_t n)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
 }
 
 static inline void sv_set(sv_counter *counter, uint64_t value)
@@ -65,9 +66,9 @@ static inline uint64_t sv_counted(const sv_counter *counter)
 
 /* Of one connection, or of what a worker could give to none. */
 struct sv_traffic {
-    sv_counter bytes_in, bytes_out;         /* IP bytes from and to the peer */
+    sv_counter bytes_in, bytes_out; /* IP bytes from and to the peer */
     sv_counter packets_in, packets_out;
-    sv_counter drops[SV_VERDICT_COUNT];     /* packets, by cause */
+    sv_counter drops[SV_VERDICT_COUNT]; /* packets, by cause */
     sv_counter bytes_dropped;
     sv_counter keepalives_in, keepalives_out;
     sv_counter too_big_sent;
@@ -75,24 +76,24 @@ struct sv_traffic {
 
 /* What other threads may ask of the session, refreshed when its connection is flushed. */
 struct sv_published {
-    sv_counter last_received, last_keepalive;       /* ns of the monotonic clock */
+    sv_counter last_received, last_keepalive; /* ns of the monotonic clock */
     sv_counter srtt_ns, jitter_ns, min_rtt_ns, max_rtt_ns, loss_ppm;
     sv_counter timeouts, health, interval_secs, measured;
 };
 
 /* A link with its session: lives on one worker. Other workers read only `worker` and, under the hub's lock, `seat`. */
 struct sv_conn {
-    struct sv_rcu_head rcu;             /* first */
+    struct sv_rcu_head rcu; /* first */
     struct sv_worker *worker;
-    struct sv_link *link;               /* NULL once the transport has closed it */
+    struct sv_link *link; /* NULL once the transport has closed it */
     struct sv_session session;
     struct sv_frame_reader reader;
-    struct sv_buf *tx;                  /* sealed frames that wait for the turn's end, or NULL */
-    struct sv_queue *queue;             /* packets that wait for the link or the limiter; NULL until first needed */
-    struct sv_queue *up_queue;          /* packets from the peer that wait for the limiter; NULL until first needed */
-    struct sv_deadline deadline;        /* in the worker's heap: the soonest of the session's and the limiter's */
-    struct sv_conn *next_dirty;         /* in the worker's list of conns with something to flush */
-    struct sv_conn *prev, *next;        /* in the worker's list of all */
+    struct sv_buf *tx;         /* sealed frames that wait for the turn's end, or NULL */
+    struct sv_queue *queue;    /* packets that wait for the link or the limiter; NULL until first needed */
+    struct sv_queue *up_queue; /* packets from the peer that wait for the limiter; NULL until first needed */
+    struct sv_deadline deadline; /* in the worker's heap: the soonest of the session's and the limiter's */
+    struct sv_conn *next_dirty;  /* in the worker's list of conns with something to flush */
+    struct sv_conn *prev, *next; /* in the worker's list of all */
     bool dirty, closing;
     bool half_open;                     /* hub: not live yet, counted in the worker's half_open */
     bool bad_handshake;                 /* counted already */
@@ -105,12 +106,12 @@ struct sv_conn {
     uint8_t remote[16];                 /* copies of the link's, for other threads */
     uint16_t remote_port;
     uint8_t transport;
-    struct sv_client *client;           /* hub: whose it is, once admitted to message 2; NULL in a client */
-    struct sv_seat *seat;               /* hub: once live */
-    uint32_t address_index;             /* hub: proposed in message 2 */
+    struct sv_client *client; /* hub: whose it is, once admitted to message 2; NULL in a client */
+    struct sv_seat *seat;     /* hub: once live */
+    uint32_t address_index;   /* hub: proposed in message 2 */
     bool resumed;
-    uint8_t ended_code;                 /* the Disconnect code that ended it */
-    bool ended_by_disconnect;           /* no resume after it */
+    uint8_t ended_code;       /* the Disconnect code that ended it */
+    bool ended_by_disconnect; /* no resume after it */
     struct sv_traffic traffic;
     struct sv_published published;
     uint64_t published_at, published_beats;
@@ -130,26 +131,27 @@ struct sv_worker {
     bool started;
     struct sv_loop loop;
     struct sv_buf_pool pool;
-    struct sv_buf *rx;                  /* the TUN is read into this one; NULL only when memory is short */
+    struct sv_buf *rx; /* the TUN is read into this one; NULL only when memory is short */
     struct sv_heap deadlines;
     struct sv_timer *timer;
     uint64_t timer_at;
     struct sv_watch *tun_watch, *packet_watch, *order_watch;
     int tun_queue;
-    struct sv_ring packets;             /* chains of sv_buf from other workers' TUN queues */
-    struct sv_ring orders;              /* struct sv_order, malloc'ed */
-    struct sv_buf *strays[SV_MAX_WORKERS], **strays_last[SV_MAX_WORKERS];  /* for other workers, pushed at the turn's end */
+    struct sv_ring packets;                /* chains of sv_buf from other workers' TUN queues */
+    struct sv_ring orders;                 /* struct sv_order, malloc'ed */
+    struct sv_buf *strays[SV_MAX_WORKERS]; /* for other workers, pushed at the turn's end */
+    struct sv_buf **strays_last[SV_MAX_WORKERS];
     struct sv_gro *gro;
     struct sv_classifier *classifier;
     struct sv_ws_server *ws;
     struct sv_conn *conns, *dirty;
-    pthread_mutex_t conns_lock;         /* changes of the list conns, against readers of statistics */
+    pthread_mutex_t conns_lock; /* changes of the list conns, against readers of statistics */
     atomic_size_t half_open;
     atomic_size_t live_conns;
     bool stopping;
     uint64_t stop_at;
-    struct sv_settings settings;        /* scratch for message 2, too large for the stack */
-    struct sv_traffic traffic;          /* drops without a connection, and sums of closed ones */
+    struct sv_settings settings; /* scratch for message 2, too large for the stack */
+    struct sv_traffic traffic;   /* drops without a connection, and sums of closed ones */
 };
 
 struct sv_engine {
@@ -162,7 +164,7 @@ struct sv_engine {
     atomic_uint_fast64_t events_lost;
     uint8_t private_key[32], public_key[32];
     uint64_t opened_at;
-    uint8_t secret[16];                 /* keys hashes */
+    uint8_t secret[16]; /* keys hashes */
     struct sv_hub *hub;
     struct sv_dialer *dialer;
 };
@@ -177,7 +179,8 @@ void sv_event_put(struct sv_engine *engine, const sv_event *event);
 int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index);
 int sv_worker_start(struct sv_worker *worker);
 /* Any thread; false when memory is short. */
-bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id, uint8_t code);
+bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id,
+                     uint8_t code);
 /* After the thread has ended. */
 void sv_worker_close(struct sv_worker *worker);
 void sv_worker_join(struct sv_worker *worker);

@@ -13,7 +13,7 @@ enum {
     BACKOFF_MAX_MS = 30000,
     HANDSHAKE_TIMEOUT_MS = 10000,
     LINK_MTU = 1500,
-    OVERHEAD_WS4 = 79,      /* IP 20, TCP with timestamps 32, WebSocket 6, frame 5, tag 16 */
+    OVERHEAD_WS4 = 79, /* IP 20, TCP with timestamps 32, WebSocket 6, frame 5, tag 16 */
     OVERHEAD_WS6 = 99,
 };
 
@@ -26,14 +26,14 @@ struct sv_dialer {
     uint16_t mtu, keepalive_secs;
     uint64_t handshake_timeout;
     /* The worker's own. */
-    struct sv_link *opening;            /* a link on its way, no connection yet */
-    struct sv_conn *pending;            /* handshake under way */
-    struct sv_conn *active;             /* live: the TUN's packets go here */
-    struct sv_timer *timer;             /* next attempt, or the end of this one's patience */
+    struct sv_link *opening; /* a link on its way, no connection yet */
+    struct sv_conn *pending; /* handshake under way */
+    struct sv_conn *active;  /* live: the TUN's packets go here */
+    struct sv_timer *timer;  /* next attempt, or the end of this one's patience */
     uint64_t attempt_started;
     uint32_t backoff_ms;
     bool stopped, ever_connected, has_resume;
-    int ended_code;                     /* of the Disconnect that ended the last session; -1: none came */
+    int ended_code; /* of the Disconnect that ended the last session; -1: none came */
     char ended_reason[SV_REASON_SIZE];
     uint8_t resume_id[16];
     /* What other threads ask. */
@@ -42,7 +42,7 @@ struct sv_dialer {
     bool has_settings;
     struct sv_client_settings settings;
     struct sv_published quality;
-    bool remote_is6;                    /* the outer path's address family */
+    bool remote_is6; /* the outer path's address family */
 };
 
 static const struct sv_link_sink dial_sink;
@@ -54,9 +54,10 @@ static struct sv_dialer *dialer_of(const struct sv_conn *conn)
 
 /* ---- state, for people ---- */
 
-static void set_state(struct sv_dialer *dialer, sv_client_state state, int code, int error, const char *reason)
+static void set_state(struct sv_dialer *dialer, sv_client_state state, int code, int error,
+                      const char *reason)
 {
-    sv_event event = { .type = SV_EVENT_STATE, .state = state, .code = code, .error = error };
+    sv_event event = {.type = SV_EVENT_STATE, .state = state, .code = code, .error = error};
 
     pthread_mutex_lock(&dialer->lock);
     dialer->state = state;
@@ -123,7 +124,8 @@ static void retry(struct sv_dialer *dialer, int error, const char *reason)
     }
     uint64_t pause = next_backoff(dialer);
 
-    sv_log(SV_LOG_INFO, "%s: next attempt in %" PRIu64 " ms", *reason ? reason : "the link was lost", pause / SV_NS_PER_MS);
+    sv_log(SV_LOG_INFO, "%s: next attempt in %" PRIu64 " ms", *reason ? reason : "the link was lost",
+           pause / SV_NS_PER_MS);
     if (!dialer->active) {
         tell_loss(dialer, error, reason);
     }
@@ -205,13 +207,13 @@ static void on_closed_early(struct sv_link *link, int error, const char *text)
     retry(dialer, error ? error : SV_E_CLOSED, text);
 }
 
-static const struct sv_link_sink dial_sink = { .on_open = on_open, .on_closed = on_closed_early };
+static const struct sv_link_sink dial_sink = {.on_open = on_open, .on_closed = on_closed_early};
 
 /* ---- settings ---- */
 
 static void format_wire(char *dst, const struct sv_wire_addr *wire, bool prefix)
 {
-    uint8_t addr[16] = { [10] = 0xFF, [11] = 0xFF };
+    uint8_t addr[16] = {[10] = 0xFF, [11] = 0xFF};
     size_t n;
 
     dst[0] = '\0';
@@ -291,7 +293,7 @@ void sv_dialer_on_settings(struct sv_conn *conn, bool first)
 {
     struct sv_dialer *dialer = dialer_of(conn);
     const struct sv_settings *settings = conn->session.settings;
-    sv_event event = { .type = SV_EVENT_SETTINGS, .code = -1 };
+    sv_event event = {.type = SV_EVENT_SETTINGS, .code = -1};
 
     conn->mtu = smaller_mtu(dialer, settings->mtu);
     wire_to_addr(conn->gateway4, &settings->gateway4);
@@ -352,8 +354,9 @@ static void on_handshake_cut(struct sv_dialer *dialer, int error, const char *te
     if (error && error != SV_E_CLOSED) {
         retry(dialer, error, text);
     } else {
-        retry(dialer, SV_E_AUTH, "the hub closed the connection without an answer: it does not know this client's key, or "
-                                 "serverPublicKey is not its own");
+        retry(dialer, SV_E_AUTH,
+              "the hub closed the connection without an answer: it does not know this client's key, or "
+              "serverPublicKey is not its own");
     }
 }
 

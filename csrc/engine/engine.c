@@ -20,7 +20,8 @@ static size_t worker_count(const sv_server_config *config)
 }
 
 /* Everything a server and a client have in common. */
-static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name, const uint8_t private_key[32])
+static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name,
+                     const uint8_t private_key[32])
 {
     int error = sv_crypto_init();
 

@@ -46,7 +46,7 @@ static bool take_lost(sv_engine *engine, sv_event *event)
     if (!lost) {
         return false;
     }
-    *event = (sv_event){ .type = SV_EVENT_LOST, .count = lost, .code = -1 };
+    *event = (sv_event){.type = SV_EVENT_LOST, .count = lost, .code = -1};
     return true;
 }
 

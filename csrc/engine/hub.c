@@ -13,7 +13,7 @@
 
 static void hash_id(uint8_t hash[32], const char *id)
 {
-    sv_hash(hash, &(struct sv_piece){ id, strlen(id) }, 1);
+    sv_hash(hash, &(struct sv_piece){id, strlen(id)}, 1);
 }
 
 struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id)
@@ -24,8 +24,8 @@ struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id)
     return sv_map_get(&hub->clients_by_id, hash);
 }
 
-static int compile_acl(struct sv_acl **acl, const char *const *allow, size_t allow_count, const char *const *deny, size_t deny_count,
-                       const char *what)
+static int compile_acl(struct sv_acl **acl, const char *const *allow, size_t allow_count,
+                       const char *const *deny, size_t deny_count, const char *what)
 {
     const char *bad = NULL;
     int error = sv_acl_new(acl, allow, allow_count, deny, deny_count, &bad);
@@ -40,8 +40,8 @@ static int compile_policy(struct sv_policy **policy, const sv_client_entry *entr
                             entry->source_deny_count, "source rules");
 
     if (!error) {
-        error = compile_acl(&destination, entry->destination_allow, entry->destination_allow_count, entry->destination_deny,
-                            entry->destination_deny_count, "destination rules");
+        error = compile_acl(&destination, entry->destination_allow, entry->destination_allow_count,
+                            entry->destination_deny, entry->destination_deny_count, "destination rules");
     }
     *policy = error ? NULL : sv_policy_new(source, destination, entry->priority);
     if (!*policy) {
@@ -161,7 +161,8 @@ static void end_refused(struct sv_hub *hub, struct sv_client *client)
     int64_t now = (int64_t)(sv_clock_wall() / SV_NS_PER_S);
 
     for (struct sv_seat *seat = client->seats, *next; seat; seat = next) {
-        unsigned code = seat->conn ? sv_client_refusal(client, seat->conn->remote, now) : SV_DISCONNECT_NORMAL;
+        unsigned code = seat->conn ? sv_client_refusal(client, seat->conn->remote, now)
+                                   : SV_DISCONNECT_NORMAL;
 
         next = seat->next;
         if (code) {
@@ -193,8 +194,9 @@ static int change_address(struct sv_hub *hub, struct sv_client *client, const ch
     uint8_t addr[16];
     int error;
 
-    if (!text || !*text || (sv_addr_parse(addr, text) == 0 && sv_pool_index(hub->pool, addr, &index) == 0 &&
-                            index == client->address_index)) {
+    if (!text || !*text ||
+        (sv_addr_parse(addr, text) == 0 && sv_pool_index(hub->pool, addr, &index) == 0 &&
+         index == client->address_index)) {
         return 0;
     }
     error = take_address(hub, text, &index);
@@ -212,13 +214,15 @@ static void arm_expiry(struct sv_hub *hub, struct sv_client *client)
     uint64_t at = client->expires_at > 0 ? (uint64_t)client->expires_at * SV_NS_PER_S : SV_NEVER;
 
     if (sv_heap_set(&hub->expiries, &client->expiry, at)) {
-        sv_log(SV_LOG_ERROR, "the expiry of %s could not be armed: out of memory; it is checked at handshakes only", client->id);
+        sv_log(SV_LOG_ERROR,
+               "the expiry of %s could not be armed: out of memory; it is checked at handshakes only",
+               client->id);
     }
     pthread_cond_signal(&hub->changed);
 }
 
-static void apply_rules(struct sv_hub *hub, struct sv_client *client, const sv_client_entry *entry, struct sv_policy *policy,
-                        struct sv_limiter *limiter, bool new_limit)
+static void apply_rules(struct sv_hub *hub, struct sv_client *client, const sv_client_entry *entry,
+                        struct sv_policy *policy, struct sv_limiter *limiter, bool new_limit)
 {
     client->disabled = entry->disabled;
     client->expires_at = entry->expires_at;
@@ -233,7 +237,8 @@ static void apply_rules(struct sv_hub *hub, struct sv_client *client, const sv_c
     end_refused(hub, client);
 }
 
-static void format_addresses(const struct sv_hub *hub, const struct sv_client *client, char *addr4, char *addr6)
+static void format_addresses(const struct sv_hub *hub, const struct sv_client *client, char *addr4,
+                             char *addr6)
 {
     uint8_t addr[16];
 
@@ -249,7 +254,8 @@ static void format_addresses(const struct sv_hub *hub, const struct sv_client *c
     }
 }
 
-static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy *policy, struct sv_client **out)
+static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy *policy,
+                      struct sv_client **out)
 {
     struct sv_client *client = sv_hub_find_client(hub, entry->client_id);
     bool fresh = !client;
@@ -263,7 +269,8 @@ static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct s
     if (other && other != client) {
         return sv_fail(SV_E_EXISTS, "publicKey: client '%s' has this key", other->id);
     }
-    new_limit = fresh || client->entry_rate != entry->bytes_per_sec || client->entry_burst != entry->burst_bytes;
+    new_limit = fresh || client->entry_rate != entry->bytes_per_sec ||
+                client->entry_burst != entry->burst_bytes;
     limiter = new_limit ? make_limiter(rate, burst, &error) : NULL;
     if (new_limit && error) {
         return error;
@@ -357,7 +364,8 @@ int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code
     return client ? 0 : SV_E_NOT_FOUND;
 }
 
-static bool disconnect_locked(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id, unsigned code)
+static bool disconnect_locked(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id,
+                              unsigned code)
 {
     bool found = false;
 
@@ -390,7 +398,8 @@ int sv_hub_disconnect(sv_engine *engine, const char *client_id, const uint8_t *s
     return found ? 0 : sv_fail(SV_E_NOT_FOUND, "client '%.128s' has no such session", client_id);
 }
 
-int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec, uint64_t burst_bytes)
+int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec,
+                          uint64_t burst_bytes)
 {
     struct sv_hub *hub = engine->hub;
     struct sv_limiter *limiter;

@@ -14,57 +14,58 @@
 #include "engine/admission.h"
 #include "engine/core.h"
 
-enum { SV_HUB_SPARE_SEATS = 4 };     /* sessions without a link that one client may leave behind, besides those it may have live */
+/* Sessions without a link that one client may leave behind, besides those it may have live. */
+enum { SV_HUB_SPARE_SEATS = 4 };
 
 struct sv_client {
     struct sv_rcu_head rcu;
     char id[SV_CLIENT_ID_SIZE];
-    uint8_t id_hash[32];                        /* its place in clients_by_id */
+    uint8_t id_hash[32]; /* its place in clients_by_id */
     uint8_t key[32];
-    uint32_t address_index;                     /* its own address */
+    uint32_t address_index; /* its own address */
     bool disabled, removed;
-    int64_t expires_at;                         /* seconds since 1970; 0: never */
-    uint64_t entry_rate, entry_burst;           /* as the entry had them */
+    int64_t expires_at;               /* seconds since 1970; 0: never */
+    uint64_t entry_rate, entry_burst; /* as the entry had them */
     uint32_t max_sessions;
-    size_t live, conns;                         /* live sessions; connections that point here */
-    struct sv_policy *_Atomic policy;           /* never NULL */
-    struct sv_limiter *_Atomic limiter;         /* NULL: unlimited */
-    struct sv_seat *seats;                      /* newest first */
-    struct sv_deadline expiry;                  /* in hub->expiries, wall clock ns */
+    size_t live, conns;                 /* live sessions; connections that point here */
+    struct sv_policy *_Atomic policy;   /* never NULL */
+    struct sv_limiter *_Atomic limiter; /* NULL: unlimited */
+    struct sv_seat *seats;              /* newest first */
+    struct sv_deadline expiry;          /* in hub->expiries, wall clock ns */
 };
 
 struct sv_seat {
     uint8_t session_id[16];
     uint8_t instance[16];
     struct sv_client *client;
-    struct sv_conn *conn;                       /* NULL while it waits to be resumed */
+    struct sv_conn *conn; /* NULL while it waits to be resumed */
     uint32_t address_index;
-    bool holds_address;                         /* the index is taken in the pool for this seat, not the client's own */
-    uint64_t started_wall;                      /* ns since 1970 */
-    struct sv_deadline gone;                    /* in hub->deadlines while it waits */
-    struct sv_seat *prev, *next;                /* of the client */
-    char software[SV_SOFTWARE_MAX + 1];         /* printable */
+    bool holds_address;          /* the index is taken in the pool for this seat, not the client's own */
+    uint64_t started_wall;       /* ns since 1970 */
+    struct sv_deadline gone;     /* in hub->deadlines while it waits */
+    struct sv_seat *prev, *next; /* of the client */
+    char software[SV_SOFTWARE_MAX + 1]; /* printable */
 };
 
 struct sv_hub {
     pthread_mutex_t lock;
-    pthread_cond_t changed;                     /* wakes the control thread */
+    pthread_cond_t changed; /* wakes the control thread */
     pthread_t control;
     bool control_started, control_stopping;
     struct sv_engine *engine;
     struct sv_map clients_by_key, clients_by_id, seats_by_id;
-    struct sv_map routes;                       /* inner address → struct sv_conn *; read without the lock */
+    struct sv_map routes; /* inner address → struct sv_conn *; read without the lock */
     struct sv_pool *pool;
     struct sv_heap deadlines, expiries;
     struct sv_admission admission;
-    struct sv_settings settings;                /* what is the same for all clients */
+    struct sv_settings settings; /* what is the same for all clients */
     struct sv_prefix *proxies;
     size_t proxy_count;
     uint8_t gateway4[16], gateway6[16];
     bool has6, deny_host_access;
     uint8_t subnet4_bits, subnet6_bits;
     uint64_t default_rate, default_burst;
-    uint64_t resume_lifetime;                   /* ns */
+    uint64_t resume_lifetime; /* ns */
     sv_counter sessions_total, handshakes, bad_handshakes;
     atomic_size_t active;
 };

@@ -5,11 +5,16 @@
 #include "base/error.h"
 #include "engine/hub.h"
 
-enum { DEFAULT_KEEPALIVE_SECS = 60, DEFAULT_REKEY_SECS = 3600, LEAST_REKEY_SECS = 20, DEFAULT_RESUME_SECS = 300 };
+enum {
+    DEFAULT_KEEPALIVE_SECS = 60,
+    DEFAULT_REKEY_SECS = 3600,
+    LEAST_REKEY_SECS = 20,
+    DEFAULT_RESUME_SECS = 300
+};
 
 static struct sv_wire_addr to_wire(const uint8_t addr[16], uint8_t bits)
 {
-    struct sv_wire_addr wire = { 0 };
+    struct sv_wire_addr wire = {0};
 
     if (sv_addr_is4(addr)) {
         wire.length = 4;
@@ -122,7 +127,8 @@ static int read_times(struct sv_hub *hub, const sv_server_config *config)
 
 static uint32_t capabilities(const struct sv_engine *engine)
 {
-    return SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_RESUME | SV_CAP_REKEY | (engine->tun.udp_gso ? SV_CAP_GSO_UDP : 0);
+    return SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_RESUME | SV_CAP_REKEY |
+           (engine->tun.udp_gso ? SV_CAP_GSO_UDP : 0);
 }
 
 static int read_config(struct sv_hub *hub, const sv_server_config *config)

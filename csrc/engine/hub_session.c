@@ -21,7 +21,8 @@ bool sv_hub_admit_source(void *ctx, const uint8_t remote[16])
     struct sv_worker *worker = ctx;
 
     (void)remote;
-    return atomic_load_explicit(&worker->half_open, memory_order_relaxed) < SV_HALF_OPEN_MAX && !worker->stopping;
+    return atomic_load_explicit(&worker->half_open, memory_order_relaxed) < SV_HALF_OPEN_MAX &&
+           !worker->stopping;
 }
 
 bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len)
@@ -83,9 +84,12 @@ unsigned sv_client_refusal(const struct sv_client *client, const uint8_t source[
     return sv_acl_allows(policy->source, source) ? SV_DISCONNECT_NORMAL : SV_DISCONNECT_SOURCE_DENIED;
 }
 
-static struct sv_seat *resumable_seat(struct sv_hub *hub, const struct sv_conn *conn, const struct sv_client *client)
+static struct sv_seat *resumable_seat(struct sv_hub *hub, const struct sv_conn *conn,
+                                      const struct sv_client *client)
 {
-    struct sv_seat *seat = conn->session.hello.has_resume ? sv_map_get(&hub->seats_by_id, conn->session.hello.resume_id) : NULL;
+    struct sv_seat *seat = conn->session.hello.has_resume
+                               ? sv_map_get(&hub->seats_by_id, conn->session.hello.resume_id)
+                               : NULL;
 
     return seat && seat->client == client ? seat : NULL;
 }
@@ -139,7 +143,7 @@ static bool propose_address(struct sv_hub *hub, struct sv_conn *conn, struct sv_
 
 static struct sv_wire_addr wire4(const uint8_t addr[16], uint8_t prefix)
 {
-    struct sv_wire_addr wire = { .length = 4, .prefix = prefix };
+    struct sv_wire_addr wire = {.length = 4, .prefix = prefix};
 
     memcpy(wire.bytes, addr + 12, 4);
     return wire;
@@ -147,7 +151,7 @@ static struct sv_wire_addr wire4(const uint8_t addr[16], uint8_t prefix)
 
 static struct sv_wire_addr wire6(const uint8_t addr[16], uint8_t prefix)
 {
-    struct sv_wire_addr wire = { .length = 16, .prefix = prefix };
+    struct sv_wire_addr wire = {.length = 16, .prefix = prefix};
 
     memcpy(wire.bytes, addr, 16);
     return wire;
@@ -307,7 +311,7 @@ static void remove_routes(struct sv_hub *hub, struct sv_conn *conn)
 
 static void announce(struct sv_hub *hub, const struct sv_seat *seat, sv_event_type type, int code)
 {
-    sv_event event = { .type = type, .code = code };
+    sv_event event = {.type = type, .code = code};
 
     memcpy(event.client_id, seat->client->id, sizeof event.client_id);
     memcpy(event.session_id, seat->session_id, sizeof event.session_id);
@@ -348,7 +352,8 @@ static struct sv_seat *new_seat(struct sv_hub *hub, struct sv_conn *conn, bool h
     } else {
         sv_random(seat->instance, 16);
     }
-    sv_log_escape(seat->software, sizeof seat->software, conn->session.hello.software, strlen(conn->session.hello.software));
+    sv_log_escape(seat->software, sizeof seat->software, conn->session.hello.software,
+                  strlen(conn->session.hello.software));
     seat->client = client;
     seat->address_index = conn->address_index;
     seat->holds_address = holds;
@@ -557,9 +562,10 @@ enum sv_verdict sv_hub_check_destination(const struct sv_conn *conn, const struc
 {
     const struct sv_hub *hub = hub_of(conn);
 
-    if (hub->deny_host_access && is_gateway(hub, ip->dst) && ip->proto != IPPROTO_ICMP && ip->proto != IPPROTO_ICMPV6 &&
-        ip->dst_port != 53) {
+    if (hub->deny_host_access && is_gateway(hub, ip->dst) && ip->proto != IPPROTO_ICMP &&
+        ip->proto != IPPROTO_ICMPV6 && ip->dst_port != 53) {
         return SV_DROP_ACL;
     }
-    return sv_policy_check_destination(atomic_load_explicit(&conn->client->policy, memory_order_acquire), ip->dst);
+    return sv_policy_check_destination(atomic_load_explicit(&conn->client->policy, memory_order_acquire),
+                                       ip->dst);
 }

@@ -24,9 +24,10 @@ void sv_inbound_write_tun(void *ctx, const struct sv_vnet *vnet, struct iovec *i
     }
 }
 
-static void to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip, const struct sv_vnet *super)
+static void to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip,
+                   const struct sv_vnet *super)
 {
-    struct iovec iov[2] = { [1] = { .iov_base = packet, .iov_len = len } };
+    struct iovec iov[2] = {[1] = {.iov_base = packet, .iov_len = len}};
 
     if (super) {
         sv_gro_flush(worker->gro);
@@ -38,10 +39,11 @@ static void to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const 
 
 /* ---- to another client ---- */
 
-static void to_client(struct sv_worker *worker, const uint8_t *packet, size_t len, uint8_t kind, uint16_t segment_size,
-                      const struct sv_ip *ip)
+static void to_client(struct sv_worker *worker, const uint8_t *packet, size_t len, uint8_t kind,
+                      uint16_t segment_size, const struct sv_ip *ip)
 {
-    struct sv_buf *buf = sv_buf_get(&worker->pool, len > SV_BUF_SMALL - SV_FRAME_OVERHEAD ? SV_BUF_LARGE : SV_BUF_SMALL);
+    struct sv_buf *buf = sv_buf_get(&worker->pool,
+                                    len > SV_BUF_SMALL - SV_FRAME_OVERHEAD ? SV_BUF_LARGE : SV_BUF_SMALL);
 
     if (!buf) {
         sv_count(&worker->traffic.drops[SV_DROP_NORMAL], 1);
@@ -83,7 +85,8 @@ static void deliver(struct sv_conn *conn, struct arrival *a)
 {
     struct sv_worker *worker = conn->worker;
 
-    sv_count(&conn->traffic.packets_in, a->kind ? sv_gso_segments(a->len, &a->ip, a->kind, a->segment_size) : 1);
+    sv_count(&conn->traffic.packets_in,
+             a->kind ? sv_gso_segments(a->len, &a->ip, a->kind, a->segment_size) : 1);
     sv_count(&conn->traffic.bytes_in, a->len);
     if (worker->engine->server && sv_hub_route(worker->engine, a->ip.dst)) {
         to_client(worker, a->packet, a->len, a->kind, a->segment_size, &a->ip);
@@ -108,7 +111,8 @@ static enum sv_verdict judge(const struct sv_conn *conn, const struct arrival *a
 
 /* ---- the limiter in the peer's direction ---- */
 
-static void keep_up(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, struct sv_limiter *limiter)
+static void keep_up(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip,
+                    struct sv_limiter *limiter)
 {
     struct sv_queue *queue = sv_queue_make(&conn->up_queue, limiter);
     size_t len = sv_buf_len(*slot);
@@ -133,7 +137,7 @@ static bool passes_up(struct sv_conn *conn, struct sv_limiter *limiter, size_t l
 
 static void limit_segment(struct sv_conn *conn, struct sv_buf **slot, struct sv_limiter *limiter)
 {
-    struct arrival a = { .packet = (*slot)->data, .len = sv_buf_len(*slot) };
+    struct arrival a = {.packet = (*slot)->data, .len = sv_buf_len(*slot)};
 
     if (sv_ip_parse(&a.ip, a.packet, a.len)) {
         drop(conn, SV_DROP_MALFORMED, a.len);
@@ -205,7 +209,7 @@ void sv_inbound_drain(struct sv_conn *conn)
         return;
     }
     while ((buf = sv_queue_peek(conn->up_queue, now))) {
-        struct arrival a = { .packet = buf->data, .len = sv_buf_len(buf) };
+        struct arrival a = {.packet = buf->data, .len = sv_buf_len(buf)};
 
         if (limiter && !sv_bucket_take(&limiter->up, now, (uint32_t)a.len)) {
             uint64_t at = sv_bucket_when(&limiter->up, now, (uint32_t)a.len);
@@ -264,7 +268,8 @@ static void on_peer_disconnect(struct sv_conn *conn, const struct sv_received *r
     if (!conn->worker->engine->server) {
         char text[SV_REASON_SIZE];
 
-        sv_dialer_on_disconnect(conn, received->code, sv_log_escape(text, sizeof text, received->text, received->text_len));
+        sv_dialer_on_disconnect(conn, received->code,
+                                sv_log_escape(text, sizeof text, received->text, received->text_len));
     }
     sv_conn_end(conn);
 }
@@ -312,7 +317,8 @@ static void on_frame(struct sv_conn *conn, uint8_t *frame, size_t len)
     struct sv_received received;
     struct sv_worker *worker = conn->worker;
 
-    if (worker->engine->server && conn->session.state == SV_SESSION_START && !sv_hub_admits_init(conn, frame, len)) {
+    if (worker->engine->server && conn->session.state == SV_SESSION_START &&
+        !sv_hub_admits_init(conn, frame, len)) {
         sv_conn_abort(conn);
         return;
     }
@@ -345,7 +351,7 @@ void sv_inbound_bytes(struct sv_conn *conn, uint8_t *bytes, size_t len)
 
         on_frame(conn, frame, frame_len);
         if (in_store) {
-            sv_gro_flush(gro);      /* the next frame may take its place */
+            sv_gro_flush(gro); /* the next frame may take its place */
         }
     }
     sv_gro_flush(gro);

@@ -9,10 +9,10 @@
 #include "packet/icmp.h"
 
 enum {
-    QUEUE_HIGH = 256 * 1024,        /* bytes a link's lanes hold when nothing limits the client */
+    QUEUE_HIGH = 256 * 1024, /* bytes a link's lanes hold when nothing limits the client */
     QUEUE_BULK = 4 * 1024 * 1024,
-    QUEUE_LEAST = 6000,             /* a few packets, however low the limit */
-    LIMITED_PER_SEC = 20,           /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
+    QUEUE_LEAST = 6000,   /* a few packets, however low the limit */
+    LIMITED_PER_SEC = 20, /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
     SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
     SEGMENT_MIN = 256,
     SEGMENTS_MAX = 128,
@@ -75,7 +75,8 @@ static bool seal_behind(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
     if (!sv_outbound_room(conn, sv_buf_len(buf) + SV_FRAME_OVERHEAD)) {
         return false;
     }
-    n = sv_session_seal(&conn->session, conn->worker->loop.now, type, conn->tx->end, buf->data, sv_buf_len(buf));
+    n = sv_session_seal(&conn->session, conn->worker->loop.now, type, conn->tx->end, buf->data,
+                        sv_buf_len(buf));
     conn->tx->end += n;
     if (sv_buf_len(conn->tx) >= SV_TX_FILL || !(conn->session.peer_capabilities & SV_CAP_BATCH)) {
         sv_outbound_send(conn);
@@ -115,7 +116,8 @@ static struct sv_limiter *limiter_of(const struct sv_conn *conn)
 
 static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
 {
-    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC) : SIZE_MAX;
+    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC)
+                                                       : SIZE_MAX;
 
     if (limited < QUEUE_LEAST) {
         limited = QUEUE_LEAST;
@@ -128,7 +130,7 @@ static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
 struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter)
 {
     if (!*queue) {
-        const size_t limits[SV_CLASS_COUNT] = { QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK };
+        const size_t limits[SV_CLASS_COUNT] = {QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK};
 
         *queue = malloc(sizeof **queue);
         if (*queue) {
@@ -179,22 +181,26 @@ static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class kl
 
 static bool must_wait(const struct sv_conn *conn)
 {
-    return conn->link->blocked || (conn->queue && sv_queue_packets(conn->queue)) || !sv_session_can_send(&conn->session);
+    return conn->link->blocked || (conn->queue && sv_queue_packets(conn->queue)) ||
+           !sv_session_can_send(&conn->session);
 }
 
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
     bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
 
-    return taken && buf->segment_size >= SEGMENT_MIN && segments <= SEGMENTS_MAX && sv_buf_len(buf) <= SUPER_PLAIN_MAX;
+    return taken && buf->segment_size >= SEGMENT_MIN && segments <= SEGMENTS_MAX &&
+           sv_buf_len(buf) <= SUPER_PLAIN_MAX;
 }
 
-static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow, size_t segments)
+static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
+                    size_t segments)
 {
     struct sv_limiter *limiter = limiter_of(conn);
     size_t len = sv_buf_len(*slot);
 
-    if (must_wait(conn) || (limiter && !sv_bucket_take(&limiter->down, conn->worker->loop.now, (uint32_t)len))) {
+    if (must_wait(conn) ||
+        (limiter && !sv_bucket_take(&limiter->down, conn->worker->loop.now, (uint32_t)len))) {
         enqueue(conn, slot, klass, flow, limiter);
         sv_worker_mark_dirty(conn);
     } else {
@@ -202,7 +208,8 @@ static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class kl
     }
 }
 
-static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip *ip, enum sv_class klass, uint32_t flow)
+static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip *ip, enum sv_class klass,
+                  uint32_t flow)
 {
     struct sv_gso it;
     struct sv_buf *segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
@@ -230,13 +237,14 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
 static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
     uint8_t answer[SV_ICMP_MAX];
-    struct sv_vnet plain = { 0 };
+    struct sv_vnet plain = {0};
     struct iovec iov[2];
-    size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6, conn->mtu);
+    size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6,
+                               conn->mtu);
 
     drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
     if (n) {
-        iov[1] = (struct iovec){ .iov_base = answer, .iov_len = n };
+        iov[1] = (struct iovec){.iov_base = answer, .iov_len = n};
         if (sv_tun_write(conn->worker->tun_queue, &plain, iov, 2) == 0) {
             sv_count(&conn->traffic.too_big_sent, 1);
         }
@@ -330,7 +338,8 @@ static void stray(struct sv_worker *worker, size_t target, struct sv_buf **slot)
 /* To the connection that the packet's destination belongs to, on whatever worker it lives. */
 void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip)
 {
-    struct sv_conn *conn = worker->engine->server ? sv_hub_route(worker->engine, ip->dst) : sv_dialer_active(worker->engine);
+    struct sv_conn *conn = worker->engine->server ? sv_hub_route(worker->engine, ip->dst)
+                                                  : sv_dialer_active(worker->engine);
 
     if (!conn) {
         drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(*slot));
@@ -422,7 +431,8 @@ static void stray_arrived(struct sv_worker *worker, struct sv_buf **slot)
 /* Buffers of another worker's pool are copied when they must wait here, so that each queue holds buffers of its own worker only. */
 static struct sv_buf *adopt(struct sv_worker *worker, struct sv_buf *foreign)
 {
-    struct sv_buf *own = sv_buf_get(&worker->pool, sv_buf_len(foreign) > SV_BUF_SMALL ? SV_BUF_LARGE : SV_BUF_SMALL);
+    struct sv_buf *own = sv_buf_get(&worker->pool,
+                                    sv_buf_len(foreign) > SV_BUF_SMALL ? SV_BUF_LARGE : SV_BUF_SMALL);
 
     if (own) {
         memcpy(own->data, foreign->data, sv_buf_len(foreign));

@@ -158,10 +158,11 @@ static bool list_client(void *ctx, const void *key, void *object)
     return true;
 }
 
-int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap, size_t *count)
+int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap,
+                    size_t *count)
 {
     struct sv_hub *hub = engine->hub;
-    struct listing listing = { hub, infos, cap, 0 };
+    struct listing listing = {hub, infos, cap, 0};
     struct sv_client *client;
     int error = 0;
 

@@ -10,12 +10,12 @@
 #include "engine/dialer.h"
 
 enum {
-    POOL_SMALL = 65536,         /* buffers: 128 MB at the very most, all but a few never made */
-    POOL_LARGE = 4096,          /* 256 MB at the very most */
+    POOL_SMALL = 65536, /* buffers: 128 MB at the very most, all but a few never made */
+    POOL_LARGE = 4096,  /* 256 MB at the very most */
     RING_PACKETS = 1024,
     RING_ORDERS = 16384,
     CLASSIFIER_FLOWS = 16384,
-    STOP_WAIT_MS = 1200,        /* for Disconnects to go out and peers to close */
+    STOP_WAIT_MS = 1200, /* for Disconnects to go out and peers to close */
 };
 
 static void run_orders(struct sv_worker *worker);
@@ -169,7 +169,8 @@ static void run_orders(struct sv_worker *worker)
     }
 }
 
-bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id, uint8_t code)
+bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id,
+                     uint8_t code)
 {
     struct sv_order *order = calloc(1, sizeof *order);
 
@@ -275,7 +276,7 @@ void sv_worker_join(struct sv_worker *worker)
 
 static void close_watches(struct sv_worker *worker)
 {
-    struct sv_watch *watches[] = { worker->tun_watch, worker->packet_watch, worker->order_watch };
+    struct sv_watch *watches[] = {worker->tun_watch, worker->packet_watch, worker->order_watch};
 
     for (size_t i = 0; i < sizeof watches / sizeof *watches; i++) {
         if (watches[i]) {

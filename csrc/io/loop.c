@@ -76,8 +76,8 @@ struct sv_watch {
     struct sv_loop *loop;
     void (*on_ready)(void *ctx, int events);
     void *ctx;
-    int events;         /* as set */
-    int armed;          /* as the loop knows; WRITABLE may linger */
+    int events; /* as set */
+    int armed;  /* as the loop knows; WRITABLE may linger */
 };
 
 static int to_uv(int events)
@@ -114,7 +114,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
 }
 
-struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(void *ctx, int events), void *ctx)
+struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(void *ctx, int events),
+                              void *ctx)
 {
     struct sv_watch *watch = calloc(1, sizeof *watch);
 
@@ -192,10 +193,10 @@ struct sv_timer *sv_timer_new(struct sv_loop *loop, void (*on_time)(void *ctx), 
 
 void sv_timer_set(struct sv_timer *timer, uint64_t at)
 {
-    struct itimerspec when = { { 0, 0 }, { 0, 0 } };
+    struct itimerspec when = {{0, 0}, {0, 0}};
 
     if (at != SV_NEVER) {
-        at = at ? at : 1;           /* all zeros would stop it */
+        at = at ? at : 1; /* all zeros would stop it */
         when.it_value.tv_sec = (time_t)(at / SV_NS_PER_S);
         when.it_value.tv_nsec = (long)(at % SV_NS_PER_S);
     }

@@ -9,11 +9,11 @@
 struct sv_loop {
     uv_loop_t uv;
     uv_prepare_t prepare;
-    uint64_t now;                           /* ns, read once per turn */
-    bool awake;                             /* between on_wake and on_sleep */
+    uint64_t now; /* ns, read once per turn */
+    bool awake;   /* between on_wake and on_sleep */
     bool open;
-    void (*on_wake)(void *ctx);             /* top of a turn: may be NULL */
-    void (*on_sleep)(void *ctx);            /* end of a turn, before waiting: may be NULL */
+    void (*on_wake)(void *ctx);  /* top of a turn: may be NULL */
+    void (*on_sleep)(void *ctx); /* end of a turn, before waiting: may be NULL */
     void *ctx;
 };
 
@@ -35,7 +35,8 @@ struct sv_watch;
 struct sv_timer;
 
 /* NULL when memory is short. The fd stays the caller's, who closes it after the watch. */
-struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(void *ctx, int events), void *ctx);
+struct sv_watch *sv_watch_new(struct sv_loop *loop, int fd, void (*on_ready)(void *ctx, int events),
+                              void *ctx);
 /* 0 pauses it. An error on the fd is told as readable and writable. */
 void sv_watch_set(struct sv_watch *watch, int events);
 void sv_watch_close(struct sv_watch *watch);

@@ -48,7 +48,9 @@ static int parse_host(struct sockaddr_storage *addr, socklen_t *len, char *host,
     in->sin_family = AF_INET;
     in->sin_port = htons(port);
     *len = sizeof *in;
-    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &in->sin_addr) == 1 ? 0 : SV_E_INVALID;
+    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &in->sin_addr) == 1
+               ? 0
+               : SV_E_INVALID;
 }
 
 int sv_sockaddr_parse(struct sockaddr_storage *addr, socklen_t *len, const char *text)
@@ -84,7 +86,7 @@ void sv_sockaddr_split(const struct sockaddr_storage *addr, uint8_t ip[16], uint
 
 char *sv_sockaddr_format(char *dst, size_t size, const uint8_t ip[16], uint16_t port)
 {
-    static const uint8_t mapped[12] = { [10] = 0xFF, [11] = 0xFF };
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
     char text[INET6_ADDRSTRLEN];
 
     if (memcmp(ip, mapped, sizeof mapped) == 0) {
@@ -106,7 +108,8 @@ static int listen_error(const struct sockaddr_storage *addr)
     uint16_t port;
 
     sv_sockaddr_split(addr, ip, &port);
-    return sv_fail(status, "cannot listen on %s: %s", sv_sockaddr_format(text, sizeof text, ip, port), strerror(code));
+    return sv_fail(status, "cannot listen on %s: %s", sv_sockaddr_format(text, sizeof text, ip, port),
+                   strerror(code));
 }
 
 int sv_listen(int *out, const struct sockaddr_storage *addr, socklen_t len, bool reuse_port)

@@ -25,17 +25,17 @@
 
 enum {
     VNET_HEADER = 10,
-    GSO_MAX_SIZE = 61000,       /* a super-packet, its frame and its tag fit into 65,535 bytes */
+    GSO_MAX_SIZE = 61000, /* a super-packet, its frame and its tag fit into 65,535 bytes */
     OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
 };
 
 static int open_error(const char *what)
 {
     int code = errno;
-    int status = code == EPERM || code == EACCES ? SV_E_PERMISSION
+    int status = code == EPERM || code == EACCES    ? SV_E_PERMISSION
                  : code == ENOENT || code == ENODEV ? SV_E_UNSUPPORTED
-                 : code == EBUSY ? SV_E_IN_USE
-                                 : SV_E_SYSTEM;
+                 : code == EBUSY                    ? SV_E_IN_USE
+                                                    : SV_E_SYSTEM;
 
     return sv_fail(status, "%s: %s", what, strerror(code));
 }
@@ -43,7 +43,7 @@ static int open_error(const char *what)
 /* The first queue fixes the name, the others join it. */
 static int open_queue(struct sv_tun *tun, const char *name, bool many, int *out)
 {
-    struct ifreq request = { 0 };
+    struct ifreq request = {0};
     int header = VNET_HEADER;
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
@@ -92,10 +92,12 @@ struct link_request {
 static void set_gso_max(const struct sv_tun *tun)
 {
     struct link_request request = {
-        .header = { .nlmsg_len = sizeof request, .nlmsg_type = RTM_NEWLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK },
-        .info = { .ifi_family = AF_UNSPEC, .ifi_index = (int)tun->index },
-        .gso_max = { { sizeof request.gso_max, IFLA_GSO_MAX_SIZE }, GSO_MAX_SIZE },
-        .gso_ipv4_max = { { sizeof request.gso_ipv4_max, IFLA_GSO_IPV4_MAX_SIZE }, GSO_MAX_SIZE },
+        .header = {.nlmsg_len = sizeof request,
+                   .nlmsg_type = RTM_NEWLINK,
+                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+        .info = {.ifi_family = AF_UNSPEC, .ifi_index = (int)tun->index},
+        .gso_max = {{sizeof request.gso_max, IFLA_GSO_MAX_SIZE}, GSO_MAX_SIZE},
+        .gso_ipv4_max = {{sizeof request.gso_ipv4_max, IFLA_GSO_IPV4_MAX_SIZE}, GSO_MAX_SIZE},
     };
     struct {
         struct nlmsghdr header;
@@ -109,7 +111,8 @@ static void set_gso_max(const struct sv_tun *tun)
     }
     if (send(fd, &request, sizeof request, 0) == sizeof request && recv(fd, &answer, sizeof answer, 0) > 0 &&
         answer.header.nlmsg_type == NLMSG_ERROR && answer.error.error) {
-        sv_log(SV_LOG_DEBUG, "gso_max_size of %s stays as it is: %s", tun->name, strerror(-answer.error.error));
+        sv_log(SV_LOG_DEBUG, "gso_max_size of %s stays as it is: %s", tun->name,
+               strerror(-answer.error.error));
     }
     close(fd);
 }
@@ -118,7 +121,7 @@ int sv_tun_open(struct sv_tun *tun, const char *name, size_t queues)
 {
     int error = 0;
 
-    *tun = (struct sv_tun){ 0 };
+    *tun = (struct sv_tun){0};
     if (strlen(name) >= SV_TUN_NAME) {
         return sv_fail(SV_E_INVALID, "interface name '%.32s' is longer than 15 bytes", name);
     }
@@ -151,7 +154,7 @@ void sv_tun_close(struct sv_tun *tun)
         }
     }
     free(tun->queues);
-    *tun = (struct sv_tun){ 0 };
+    *tun = (struct sv_tun){0};
 }
 
 static int set_mtu_and_flags(int fd, struct ifreq *request, unsigned mtu)
@@ -169,7 +172,7 @@ static int set_mtu_and_flags(int fd, struct ifreq *request, unsigned mtu)
 
 int sv_tun_up(struct sv_tun *tun, unsigned mtu)
 {
-    struct ifreq request = { 0 };
+    struct ifreq request = {0};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int error;
 
@@ -184,7 +187,7 @@ int sv_tun_up(struct sv_tun *tun, unsigned mtu)
 
 int sv_tun_read(int queue, struct sv_vnet *vnet, uint8_t *dst, size_t cap, size_t *len)
 {
-    struct iovec iov[2] = { { vnet, VNET_HEADER }, { dst, cap } };
+    struct iovec iov[2] = {{vnet, VNET_HEADER}, {dst, cap}};
     ssize_t n = readv(queue, iov, 2);
 
     if (n < VNET_HEADER) {
@@ -196,7 +199,7 @@ int sv_tun_read(int queue, struct sv_vnet *vnet, uint8_t *dst, size_t cap, size_
 
 int sv_tun_write(int queue, const struct sv_vnet *vnet, struct iovec *iov, size_t count)
 {
-    iov[0] = (struct iovec){ (void *)vnet, VNET_HEADER };
+    iov[0] = (struct iovec){(void *)vnet, VNET_HEADER};
     if (writev(queue, iov, (int)count) < 0) {
         return errno == EAGAIN ? SV_E_AGAIN : SV_E_SYSTEM;
     }

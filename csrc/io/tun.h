@@ -13,10 +13,10 @@ enum { SV_TUN_NAME = 16 };
 
 struct sv_tun {
     char name[SV_TUN_NAME];
-    unsigned index;             /* interface index */
+    unsigned index; /* interface index */
     size_t queue_count;
-    int *queues;                /* non-blocking fds */
-    bool udp_gso;               /* the kernel takes and gives UDP super-packets (USO, Linux 6.2) */
+    int *queues;  /* non-blocking fds */
+    bool udp_gso; /* the kernel takes and gives UDP super-packets (USO, Linux 6.2) */
 };
 
 /* Creates NAME (a pattern like "svpn%d" lets the kernel choose) with `queues` queues, offloads on, gso_max_size 61000 (see performance.md). The device ends with its

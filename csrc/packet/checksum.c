@@ -13,7 +13,7 @@ static const uint64_t LOW = 0xFFFFFFFF;
  * find this by themselves. */
 static uint64_t sum_blocks(const uint8_t *bytes, size_t blocks)
 {
-    lanes a = { 0 }, b = { 0 };
+    lanes a = {0}, b = {0};
 
     for (; blocks > 0; blocks--, bytes += 32) {
         lanes v, w;
@@ -47,7 +47,7 @@ static uint64_t sum_tail(const uint8_t *bytes, size_t len)
         bytes += 2;
     }
     if (len & 1) {
-        uint8_t last[2] = { *bytes, 0 };
+        uint8_t last[2] = {*bytes, 0};
 
         memcpy(&half, last, 2);
         sum += half;

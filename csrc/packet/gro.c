@@ -112,7 +112,7 @@ static void append(struct sv_gro_item *item, uint8_t *packet, const struct sv_ip
     size_t headers = headers_of(ip), payload = ip->len - headers;
 
     item->count++;
-    item->iov[item->count] = (struct iovec){ packet + headers, payload };
+    item->iov[item->count] = (struct iovec){packet + headers, payload};
     item->bytes += (uint32_t)payload;
     item->next_seq += (uint32_t)payload;
     item->open = payload == item->segment_size;
@@ -137,7 +137,7 @@ static void begin(struct sv_gro *gro, uint8_t *packet, const struct sv_ip *ip, b
     item->count = 1;
     item->open = mergeable;
     item->verified = false;
-    item->iov[1] = (struct iovec){ packet, ip->len };
+    item->iov[1] = (struct iovec){packet, ip->len};
     if (mergeable && ip->proto == IPPROTO_TCP) {
         item->next_seq = sv_load32be(packet + ip->header_len + SV_TCP_SEQ) + item->segment_size;
         item->open = !(packet[ip->header_len + SV_TCP_FLAGS] & SV_TCP_PSH);
@@ -189,7 +189,7 @@ void sv_gro_flush(struct sv_gro *gro)
 {
     for (size_t i = 0; i < gro->used; i++) {
         struct sv_gro_item *item = &gro->items[i];
-        struct sv_vnet vnet = { 0 };
+        struct sv_vnet vnet = {0};
 
         if (item->count > 1) {
             set_lengths(item);

@@ -24,7 +24,7 @@ struct answer {
     uint32_t rest; /* the header's last four bytes */
 };
 
-static const uint8_t MAPPED[12] = { [10] = 0xFF, [11] = 0xFF };
+static const uint8_t MAPPED[12] = {[10] = 0xFF, [11] = 0xFF};
 static const uint8_t ZERO[16];
 
 /* ---- whether to answer ---- */
@@ -113,7 +113,7 @@ static size_t write6(uint8_t *dst, const struct answer *answer, const uint8_t *p
 {
     uint8_t *icmp = dst + SV_IP6_HEADER;
     size_t n = write_message(icmp, answer, packet, quoted(ip, SV_ICMP_MAX - SV_IP6_HEADER - ICMP_HEADER));
-    struct sv_ip way = { .version = 6 };
+    struct sv_ip way = {.version = 6};
     uint64_t sum;
 
     memcpy(way.src, source, 16);
@@ -142,7 +142,7 @@ static size_t respond(uint8_t *dst, const struct answer *answer, const uint8_t *
 size_t sv_icmp_too_big(uint8_t dst[SV_ICMP_MAX], const uint8_t *packet, const struct sv_ip *ip,
                        const uint8_t source[16], uint16_t mtu)
 {
-    struct answer four = { ICMP4_UNREACHABLE, ICMP4_CODE_TOO_BIG, mtu }, six = { ICMP6_TOO_BIG, 0, mtu };
+    struct answer four = {ICMP4_UNREACHABLE, ICMP4_CODE_TOO_BIG, mtu}, six = {ICMP6_TOO_BIG, 0, mtu};
 
     return respond(dst, ip->version == 4 ? &four : &six, packet, ip, source);
 }
@@ -151,12 +151,12 @@ size_t sv_icmp_unreachable(uint8_t dst[SV_ICMP_MAX], const uint8_t *packet, cons
                            const uint8_t source[16], enum sv_unreachable why)
 {
     static const struct answer four[] = {
-        [SV_UNREACHABLE_HOST] = { ICMP4_UNREACHABLE, ICMP4_CODE_HOST, 0 },
-        [SV_UNREACHABLE_PROHIBITED] = { ICMP4_UNREACHABLE, ICMP4_CODE_PROHIBITED, 0 },
+        [SV_UNREACHABLE_HOST] = {ICMP4_UNREACHABLE, ICMP4_CODE_HOST, 0},
+        [SV_UNREACHABLE_PROHIBITED] = {ICMP4_UNREACHABLE, ICMP4_CODE_PROHIBITED, 0},
     };
     static const struct answer six[] = {
-        [SV_UNREACHABLE_HOST] = { ICMP6_UNREACHABLE, ICMP6_CODE_NO_ROUTE, 0 },
-        [SV_UNREACHABLE_PROHIBITED] = { ICMP6_UNREACHABLE, ICMP6_CODE_PROHIBITED, 0 },
+        [SV_UNREACHABLE_HOST] = {ICMP6_UNREACHABLE, ICMP6_CODE_NO_ROUTE, 0},
+        [SV_UNREACHABLE_PROHIBITED] = {ICMP6_UNREACHABLE, ICMP6_CODE_PROHIBITED, 0},
     };
 
     return respond(dst, ip->version == 4 ? &four[why] : &six[why], packet, ip, source);

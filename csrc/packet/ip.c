@@ -36,8 +36,8 @@ static int parse_udp(struct sv_ip *ip, size_t len)
 static int parse_l4(struct sv_ip *ip, const uint8_t *packet)
 {
     const uint8_t *l4 = packet + ip->header_len;
-    bool has_ports =
-        (ip->proto == IPPROTO_TCP || ip->proto == IPPROTO_UDP) && (!ip->fragment || ip->first_fragment);
+    bool has_ports = (ip->proto == IPPROTO_TCP || ip->proto == IPPROTO_UDP) &&
+                     (!ip->fragment || ip->first_fragment);
     int error;
 
     if (!has_ports) {

@@ -9,7 +9,7 @@
 
 enum {
     PATTERN_MAX = 100,
-    FILLED_MAX = 4 * PATTERN_MAX,   /* each star became "ffff" */
+    FILLED_MAX = 4 * PATTERN_MAX, /* each star became "ffff" */
 };
 
 /* ::ffff:0.0.0.0 and ::ffff:255.255.255.255, their low halves; the high ones are 0. */
@@ -39,7 +39,7 @@ struct sv_acl {
 
 static struct bound to_bound(const uint8_t addr[16])
 {
-    return (struct bound){ sv_load64be(addr), sv_load64be(addr + 8) };
+    return (struct bound){sv_load64be(addr), sv_load64be(addr + 8)};
 }
 
 static int compare(struct bound a, struct bound b)
@@ -74,8 +74,8 @@ static int parse_range(const char *text, const char *dash, uint8_t first[16], ui
 
     memcpy(from, text, (size_t)(dash - text));
     from[dash - text] = '\0';
-    if (sv_addr_parse(first, from) || sv_addr_parse(last, dash + 1) || sv_addr_is4(first) != sv_addr_is4(last) ||
-        compare(to_bound(first), to_bound(last)) > 0) {
+    if (sv_addr_parse(first, from) || sv_addr_parse(last, dash + 1) ||
+        sv_addr_is4(first) != sv_addr_is4(last) || compare(to_bound(first), to_bound(last)) > 0) {
         return SV_E_INVALID;
     }
     return 0;
@@ -157,13 +157,13 @@ static void merge(struct set *set)
 
 static void append(struct set *set, struct bound first, struct bound last)
 {
-    set->ranges[set->count++] = (struct range){ first, last };
+    set->ranges[set->count++] = (struct range){first, last};
 }
 
 /* An IPv6 range around the IPv4 addresses becomes the two beside them. */
 static void add_range(struct set *set, const uint8_t first[16], const uint8_t last[16])
 {
-    static const struct bound before_ip4 = { 0, IP4_FIRST - 1 }, behind_ip4 = { 0, IP4_LAST + 1 };
+    static const struct bound before_ip4 = {0, IP4_FIRST - 1}, behind_ip4 = {0, IP4_LAST + 1};
     struct bound from = to_bound(first), to = to_bound(last);
 
     if (sv_addr_is4(first) || compare(to, before_ip4) <= 0 || compare(from, behind_ip4) >= 0) {

@@ -12,7 +12,8 @@ static uint64_t time_of(const struct sv_bucket *bucket, uint64_t bytes)
 void sv_bucket_init(struct sv_bucket *bucket, uint64_t bytes_per_sec, uint64_t burst_bytes)
 {
     atomic_init(&bucket->empty_at, 0);
-    bucket->ns_per_byte_q20 = bytes_per_sec ? ((SV_NS_PER_S << FRACTION) + bytes_per_sec / 2) / bytes_per_sec : 0;
+    bucket->ns_per_byte_q20 = bytes_per_sec ? ((SV_NS_PER_S << FRACTION) + bytes_per_sec / 2) / bytes_per_sec
+                                            : 0;
     if (!burst_bytes) {
         burst_bytes = bytes_per_sec / 10 > LEAST_BURST ? bytes_per_sec / 10 : LEAST_BURST;
     }
@@ -20,7 +21,8 @@ void sv_bucket_init(struct sv_bucket *bucket, uint64_t bytes_per_sec, uint64_t b
 }
 
 /* When the bucket would be empty after so many bytes; what is longer than the burst goes when the bucket is full. */
-static bool conforms(const struct sv_bucket *bucket, uint64_t now, uint64_t empty_at, uint64_t cost, uint64_t *after)
+static bool conforms(const struct sv_bucket *bucket, uint64_t now, uint64_t empty_at, uint64_t cost,
+                     uint64_t *after)
 {
     uint64_t from = empty_at > now ? empty_at : now;
     uint64_t limit = cost > bucket->burst_ns ? cost : bucket->burst_ns;

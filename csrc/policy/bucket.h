@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 struct sv_bucket {
-    atomic_uint_fast64_t empty_at;      /* ns: theoretical arrival time */
-    uint64_t ns_per_byte_q20;           /* time one byte takes, 44.20 fixed point; 0: unlimited */
-    uint64_t burst_ns;                  /* burst as time */
+    atomic_uint_fast64_t empty_at; /* ns: theoretical arrival time */
+    uint64_t ns_per_byte_q20;      /* time one byte takes, 44.20 fixed point; 0: unlimited */
+    uint64_t burst_ns;             /* burst as time */
 };
 
 /* rate 0: unlimited. burst_bytes 0: max(rate / 10, 16 KB). Rates from 1 byte/s to 100 Gbit/s without overflow, exact within 0.1 % */

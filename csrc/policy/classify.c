@@ -13,15 +13,15 @@ enum { WAYS = 4, DNS = 53, SSH = 22, SMALL = 128, LOW_BYTES = 1000000 };
 static const uint64_t WINDOW = 60 * SV_NS_PER_S;
 
 struct flow {
-    uint64_t hash;              /* 0: free */
-    uint64_t bytes;             /* in the window */
-    uint64_t began, last;       /* of the window; of its packets: ns */
+    uint64_t hash;        /* 0: free */
+    uint64_t bytes;       /* in the window */
+    uint64_t began, last; /* of the window; of its packets: ns */
 };
 
 struct sv_classifier {
-    uint64_t secret[2];         /* hash key */
+    uint64_t secret[2]; /* hash key */
     size_t sets;
-    struct flow flows[];        /* sets of WAYS */
+    struct flow flows[]; /* sets of WAYS */
 };
 
 struct sv_classifier *sv_classifier_new(size_t flows, const uint8_t secret[16])
@@ -67,17 +67,18 @@ static struct flow *find_flow(struct sv_classifier *classifier, uint64_t hash)
         }
         quietest = set[i].last < quietest->last ? &set[i] : quietest;
     }
-    *quietest = (struct flow){ .hash = hash };
+    *quietest = (struct flow){.hash = hash};
     return quietest;
 }
 
 static bool is_high(const struct sv_ip *ip)
 {
-    return ip->proto == IPPROTO_ICMP || ip->proto == IPPROTO_ICMPV6 || ip->src_port == DNS || ip->dst_port == DNS ||
-           ip->src_port == SSH || ip->dst_port == SSH || ip->len < SMALL;
+    return ip->proto == IPPROTO_ICMP || ip->proto == IPPROTO_ICMPV6 || ip->src_port == DNS ||
+           ip->dst_port == DNS || ip->src_port == SSH || ip->dst_port == SSH || ip->len < SMALL;
 }
 
-enum sv_class sv_classify(struct sv_classifier *classifier, uint64_t now, const struct sv_ip *ip, uint32_t *flow_hash)
+enum sv_class sv_classify(struct sv_classifier *classifier, uint64_t now, const struct sv_ip *ip,
+                          uint32_t *flow_hash)
 {
     uint64_t hash = hash_flow(classifier, ip);
     struct flow *flow = find_flow(classifier, hash);

@@ -17,6 +17,7 @@ struct sv_classifier *sv_classifier_new(size_t flows, const uint8_t secret[16]);
 void sv_classifier_free(struct sv_classifier *classifier);
 
 /* The packet's class; *flow gets a keyed hash of its 5-tuple (of addresses and protocol for fragments), 32 bits, for queues. */
-enum sv_class sv_classify(struct sv_classifier *classifier, uint64_t now, const struct sv_ip *ip, uint32_t *flow);
+enum sv_class sv_classify(struct sv_classifier *classifier, uint64_t now, const struct sv_ip *ip,
+                          uint32_t *flow);
 
 #endif

@@ -7,7 +7,7 @@
 const char *sv_verdict_text(enum sv_verdict verdict)
 {
 #define SV_VERDICT_TEXT(name, text) text,
-    static const char *const texts[] = { SV_VERDICTS(SV_VERDICT_TEXT) };
+    static const char *const texts[] = {SV_VERDICTS(SV_VERDICT_TEXT)};
 #undef SV_VERDICT_TEXT
 
     return (unsigned)verdict < SV_VERDICT_COUNT ? texts[verdict] : "unknown";

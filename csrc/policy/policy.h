@@ -11,18 +11,18 @@
 #include "policy/bucket.h"
 
 /* What the packet path decides; also indexes of the drop counters. */
-#define SV_VERDICTS(X)                                          \
-    X(PASS, "passed")                                           \
-    X(DROP_MALFORMED, "malformed packet")                       \
-    X(DROP_SOURCE, "source is not the session's")               \
-    X(DROP_ACL, "destination denied")                           \
-    X(DROP_RATE, "rate limit")                                  \
-    X(DROP_HIGH, "high queue full")                             \
-    X(DROP_NORMAL, "normal queue full")                         \
-    X(DROP_LOW, "low queue full")                               \
-    X(DROP_NO_ROUTE, "no route")                                \
-    X(DROP_TOO_BIG, "larger than the link's MTU")               \
-    X(DROP_REPLAY, "replayed")                                  \
+#define SV_VERDICTS(X)                            \
+    X(PASS, "passed")                             \
+    X(DROP_MALFORMED, "malformed packet")         \
+    X(DROP_SOURCE, "source is not the session's") \
+    X(DROP_ACL, "destination denied")             \
+    X(DROP_RATE, "rate limit")                    \
+    X(DROP_HIGH, "high queue full")               \
+    X(DROP_NORMAL, "normal queue full")           \
+    X(DROP_LOW, "low queue full")                 \
+    X(DROP_NO_ROUTE, "no route")                  \
+    X(DROP_TOO_BIG, "larger than the link's MTU") \
+    X(DROP_REPLAY, "replayed")                    \
     X(DROP_TUN, "TUN refused it")
 
 #define SV_VERDICT_ENUM(name, text) SV_##name,
@@ -34,14 +34,14 @@ const char *sv_verdict_text(enum sv_verdict verdict);
 /* The two directions' buckets live apart from the policy, so that a swap of ACLs keeps their level. */
 struct sv_limiter {
     struct sv_rcu_head rcu;
-    struct sv_bucket up, down;      /* up: from the client */
+    struct sv_bucket up, down; /* up: from the client */
     uint64_t bytes_per_sec, burst_bytes;
 };
 
 struct sv_policy {
     struct sv_rcu_head rcu;
-    struct sv_acl *source;          /* where the client may connect from; NULL allows all */
-    struct sv_acl *destination;     /* where its packets may go */
+    struct sv_acl *source;      /* where the client may connect from; NULL allows all */
+    struct sv_acl *destination; /* where its packets may go */
     int priority;
 };
 

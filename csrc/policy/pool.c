@@ -6,24 +6,25 @@
 
 #include "base/bytes.h"
 
-enum { HOSTS_MAX = 1 << 24, FIRST = 2 };    /* 0 is the network, 1 the hub */
+enum { HOSTS_MAX = 1 << 24, FIRST = 2 }; /* 0 is the network, 1 the hub */
 
 struct sv_pool {
     struct sv_prefix subnet, subnet6;
     bool has6;
-    uint32_t hosts;             /* indexes FIRST … hosts - 1 are given out */
-    uint32_t hint;              /* none below it is free */
+    uint32_t hosts; /* indexes FIRST … hosts - 1 are given out */
+    uint32_t hint;  /* none below it is free */
     size_t available;
-    uint64_t taken[];           /* a bit per index */
+    uint64_t taken[]; /* a bit per index */
 };
 
 int sv_pool_new(struct sv_pool **out, const struct sv_prefix *subnet, const struct sv_prefix *subnet6)
 {
     unsigned host_bits = 128u - subnet->bits;
-    uint64_t hosts = (UINT64_C(1) << host_bits) - 1;    /* without the broadcast address */
+    uint64_t hosts = (UINT64_C(1) << host_bits) - 1; /* without the broadcast address */
     struct sv_pool *pool;
 
-    if (!sv_addr_is4(subnet->addr) || subnet->bits < 96 || host_bits < 2 || (subnet6 && 128u - subnet6->bits < host_bits)) {
+    if (!sv_addr_is4(subnet->addr) || subnet->bits < 96 || host_bits < 2 ||
+        (subnet6 && 128u - subnet6->bits < host_bits)) {
         return SV_E_INVALID;
     }
     hosts = hosts > HOSTS_MAX ? HOSTS_MAX : hosts;

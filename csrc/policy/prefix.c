@@ -11,8 +11,8 @@
 struct sv_prefix_node {
     struct sv_rcu_head rcu;
     struct sv_prefix prefix;
-    void *_Atomic object;                       /* NULL: a branch without an entry of its own */
-    struct sv_prefix_node *_Atomic child[2];    /* by the bit behind the prefix */
+    void *_Atomic object;                    /* NULL: a branch without an entry of its own */
+    struct sv_prefix_node *_Atomic child[2]; /* by the bit behind the prefix */
 };
 
 typedef struct sv_prefix_node *_Atomic link_t;
@@ -122,7 +122,8 @@ static link_t *locate(struct sv_trie *trie, const struct sv_prefix *prefix, unsi
 }
 
 /* Puts a new node for the prefix above `below`, with a branch over both when neither covers the other. */
-static int insert_above(link_t *at, struct sv_prefix_node *below, const struct sv_prefix *prefix, unsigned shared, void *object)
+static int insert_above(link_t *at, struct sv_prefix_node *below, const struct sv_prefix *prefix,
+                        unsigned shared, void *object)
 {
     struct sv_prefix_node *own = new_node(prefix, prefix->bits, object), *branch = own;
 
@@ -225,7 +226,8 @@ void *sv_trie_remove(struct sv_trie *trie, const struct sv_prefix *prefix)
     return object;
 }
 
-void sv_trie_each(const struct sv_trie *trie, bool (*visit)(void *ctx, const struct sv_prefix *, void *object), void *ctx)
+void sv_trie_each(const struct sv_trie *trie,
+                  bool (*visit)(void *ctx, const struct sv_prefix *, void *object), void *ctx)
 {
     struct sv_prefix_node *stack[STACK];
     size_t n = 0;

@@ -19,8 +19,8 @@ struct sv_rcu;
 struct sv_prefix_node;
 
 struct sv_prefix {
-    uint8_t addr[16];       /* host bits zero */
-    uint8_t bits;           /* 0..128; an IPv4 prefix has 96 + its length */
+    uint8_t addr[16]; /* host bits zero */
+    uint8_t bits;     /* 0..128; an IPv4 prefix has 96 + its length */
 };
 
 /* "10.0.0.0/8", "fd00::/8", or an address alone (all bits). Host bits set are masked off. SV_E_INVALID. */
@@ -53,7 +53,7 @@ static inline bool sv_addr_agree(const uint8_t a[16], const uint8_t b[16], unsig
 
 struct sv_trie {
     struct sv_prefix_node *_Atomic root;
-    struct sv_rcu *rcu;     /* NULL in single-threaded use */
+    struct sv_rcu *rcu; /* NULL in single-threaded use */
     size_t count;
 };
 
@@ -69,6 +69,7 @@ int sv_trie_set(struct sv_trie *trie, const struct sv_prefix *prefix, void *obje
 /* Writer: the object that was under exactly this prefix, or NULL. */
 void *sv_trie_remove(struct sv_trie *trie, const struct sv_prefix *prefix);
 /* Writer: visits every entry in address order until visit returns false. */
-void sv_trie_each(const struct sv_trie *trie, bool (*visit)(void *ctx, const struct sv_prefix *, void *object), void *ctx);
+void sv_trie_each(const struct sv_trie *trie,
+                  bool (*visit)(void *ctx, const struct sv_prefix *, void *object), void *ctx);
 
 #endif

@@ -15,20 +15,20 @@
 
 enum {
     SV_QUEUE_HIGH_WAIT_MS = 5,
-    SV_QUEUE_BUCKETS = 64,          /* of the flow table; two flows in one bucket share their class while queued */
+    SV_QUEUE_BUCKETS = 64, /* of the flow table; two flows in one bucket share their class while queued */
 };
 
 struct sv_queue_lane {
     struct sv_buf *first, **last;
     size_t bytes, packets;
-    size_t limit;                   /* bytes */
+    size_t limit; /* bytes */
     uint64_t drops;
 };
 
 struct sv_queue {
     struct sv_queue_lane lanes[SV_CLASS_COUNT];
-    uint16_t queued[SV_QUEUE_BUCKETS];      /* packets of the flows in this bucket */
-    uint8_t lane_of[SV_QUEUE_BUCKETS];      /* their lane while queued > 0 */
+    uint16_t queued[SV_QUEUE_BUCKETS]; /* packets of the flows in this bucket */
+    uint8_t lane_of[SV_QUEUE_BUCKETS]; /* their lane while queued > 0 */
 };
 
 void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT]);

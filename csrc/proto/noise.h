@@ -15,8 +15,8 @@
 #include "crypto/keys.h"
 
 enum {
-    SV_NOISE_MESSAGE1 = 32 + 48 + 16,   /* e, encrypted s, tag of the payload */
-    SV_NOISE_MESSAGE2 = 32 + 16,        /* e, tag of the payload */
+    SV_NOISE_MESSAGE1 = 32 + 48 + 16, /* e, encrypted s, tag of the payload */
+    SV_NOISE_MESSAGE2 = 32 + 16,      /* e, tag of the payload */
 };
 
 /* Noise section 5.2. */
@@ -40,18 +40,18 @@ struct sv_noise {
     struct sv_symmetric symmetric;
     uint8_t s_private[SV_KEY], s_public[SV_KEY];
     uint8_t e_private[SV_KEY], e_public[SV_KEY];
-    uint8_t rs[SV_KEY], re[SV_KEY];     /* the peer's, as far as known */
+    uint8_t rs[SV_KEY], re[SV_KEY]; /* the peer's, as far as known */
     uint8_t psk[SV_KEY];
     bool initiator, has_psk;
-    bool fixed_ephemeral;               /* tests only: e was set by sv_noise_fix_ephemeral */
+    bool fixed_ephemeral; /* tests only: e was set by sv_noise_fix_ephemeral */
 };
 
 struct sv_noise_config {
     bool initiator;
-    const uint8_t *s_private;           /* own static key, 32 bytes */
-    const uint8_t *s_public;            /* its public half; NULL: computed, which costs a multiplication */
-    const uint8_t *rs;                  /* responder's static key: given to the initiator, NULL for the responder */
-    const uint8_t *psk;                 /* NULL: IK; else IKpsk2 */
+    const uint8_t *s_private; /* own static key, 32 bytes */
+    const uint8_t *s_public;  /* its public half; NULL: computed, which costs a multiplication */
+    const uint8_t *rs;        /* responder's static key: given to the initiator, NULL for the responder */
+    const uint8_t *psk;       /* NULL: IK; else IKpsk2 */
     const void *prologue;
     size_t prologue_len;
 };
@@ -69,8 +69,8 @@ int sv_noise_write2(struct sv_noise *noise, uint8_t *dst, const void *payload, s
 int sv_noise_read2(struct sv_noise *noise, uint8_t *payload, const uint8_t *message, size_t len);
 
 /* After message 2: the two transport keys by direction and the handshake hash. Then call clear. */
-void sv_noise_finish(const struct sv_noise *noise, uint8_t send_key[SV_AEAD_KEY], uint8_t receive_key[SV_AEAD_KEY],
-                     uint8_t hash[SV_HASH]);
+void sv_noise_finish(const struct sv_noise *noise, uint8_t send_key[SV_AEAD_KEY],
+                     uint8_t receive_key[SV_AEAD_KEY], uint8_t hash[SV_HASH]);
 
 /* Wipes everything. */
 void sv_noise_clear(struct sv_noise *noise);

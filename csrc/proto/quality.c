@@ -81,8 +81,8 @@ static bool went_down(struct sv_quality *quality)
 static void go_up(struct sv_quality *quality, bool answered)
 {
     bool leaving_critical = quality->health == SV_HEALTH_CRITICAL;
-    bool good =
-        answered && (leaving_critical || (quality->jitter_ns < jitter_healthy_ns && loss_below(quality, 2)));
+    bool good = answered &&
+                (leaving_critical || (quality->jitter_ns < jitter_healthy_ns && loss_below(quality, 2)));
     quality->good_in_a_row = good ? (uint8_t)(quality->good_in_a_row + 1) : 0;
     if (leaving_critical && quality->good_in_a_row >= GOOD_TO_DEGRADED) {
         go_to(quality, SV_HEALTH_DEGRADED);
@@ -132,8 +132,9 @@ void sv_quality_on_loss(struct sv_quality *quality, bool silent)
     note_check(quality, true);
     if (silent) {
         quality->timeouts_in_a_row = count_up(quality->timeouts_in_a_row);
-        quality->critical_timeouts =
-            quality->health == SV_HEALTH_CRITICAL ? count_up(quality->critical_timeouts) : 0;
+        quality->critical_timeouts = quality->health == SV_HEALTH_CRITICAL
+                                         ? count_up(quality->critical_timeouts)
+                                         : 0;
     } else {
         quality->timeouts_in_a_row = quality->critical_timeouts = 0;
     }

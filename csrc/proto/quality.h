@@ -10,14 +10,14 @@ enum sv_health { SV_HEALTH_HEALTHY, SV_HEALTH_DEGRADED, SV_HEALTH_CRITICAL };
 enum { SV_QUALITY_WINDOW = 50, SV_QUALITY_DEGRADED_SECS = 30, SV_QUALITY_CRITICAL_SECS = 10 };
 
 struct sv_quality {
-    uint64_t srtt_ns, jitter_ns;            /* RFC 6298 smoothing; jitter is the smoothed mean deviation, at first 0 */
-    uint64_t min_rtt_ns, max_rtt_ns;        /* UINT64_MAX / 0 before the first answer */
-    uint64_t window;                        /* the last 50 checks, bit 0 newest, 1 = lost */
-    uint8_t checks;                         /* how many of them are there, at most 50 */
+    uint64_t srtt_ns, jitter_ns; /* RFC 6298 smoothing; jitter is the smoothed mean deviation, at first 0 */
+    uint64_t min_rtt_ns, max_rtt_ns; /* UINT64_MAX / 0 before the first answer */
+    uint64_t window;                 /* the last 50 checks, bit 0 newest, 1 = lost */
+    uint8_t checks;                  /* how many of them are there, at most 50 */
     uint8_t good_in_a_row, timeouts_in_a_row;
-    uint8_t critical_timeouts;              /* those in a row that found the health critical already */
+    uint8_t critical_timeouts; /* those in a row that found the health critical already */
     enum sv_health health;
-    uint16_t healthy_secs;                  /* the interval while healthy */
+    uint16_t healthy_secs; /* the interval while healthy */
 };
 
 void sv_quality_init(struct sv_quality *quality, uint16_t healthy_secs);

@@ -8,8 +8,9 @@
 enum { SV_REPLAY_WINDOW = 8192 };
 
 struct sv_replay {
-    uint64_t next;                                  /* one above the greatest counter seen */
-    uint64_t bits[SV_REPLAY_WINDOW / 64 + 1];       /* one word more than the window, so that sliding clears whole words */
+    uint64_t next; /* one above the greatest counter seen */
+    uint64_t bits[SV_REPLAY_WINDOW / 64 +
+                  1]; /* one word more than the window, so that sliding clears whole words */
 };
 
 void sv_replay_init(struct sv_replay *replay);

@@ -11,8 +11,8 @@ enum { SUPER_KINDS = 3, SUPER_SEGMENT_MIN = 256, FIRST_SKIPPED_TYPE = 0x80 };
 
 const char *sv_disconnect_text(unsigned code)
 {
-#define TEXT(name, value, text)                                                                              \
-    case value:                                                                                              \
+#define TEXT(name, value, text) \
+    case value:                 \
         return text;
     switch (code) {
         SV_DISCONNECTS(TEXT)

@@ -20,22 +20,22 @@
 #include "proto/settings.h"
 
 /* The wire's Disconnect codes and their texts. */
-#define SV_DISCONNECTS(X)                                                                                    \
-    X(NORMAL, 0, "normal")                                                                                   \
-    X(SUPERSEDED, 1, "superseded")                                                                           \
-    X(DISABLED, 2, "disabled")                                                                               \
-    X(EXPIRED, 3, "expired")                                                                                 \
-    X(REMOVED, 4, "removed")                                                                                 \
-    X(KEY_ROTATED, 5, "key rotated")                                                                         \
-    X(KICKED, 6, "kicked")                                                                                   \
-    X(SHUTTING_DOWN, 7, "server shutting down")                                                              \
-    X(TOO_MANY, 8, "too many connections")                                                                   \
-    X(SOURCE_DENIED, 9, "source address denied")                                                             \
-    X(IDLE, 10, "idle")                                                                                      \
-    X(PROTOCOL_ERROR, 11, "protocol error")                                                                  \
-    X(REKEY_OVERDUE, 12, "rekey overdue")                                                                    \
-    X(NO_ADDRESS, 13, "no address")                                                                          \
-    X(BUSY, 14, "server busy")                                                                               \
+#define SV_DISCONNECTS(X)                        \
+    X(NORMAL, 0, "normal")                       \
+    X(SUPERSEDED, 1, "superseded")               \
+    X(DISABLED, 2, "disabled")                   \
+    X(EXPIRED, 3, "expired")                     \
+    X(REMOVED, 4, "removed")                     \
+    X(KEY_ROTATED, 5, "key rotated")             \
+    X(KICKED, 6, "kicked")                       \
+    X(SHUTTING_DOWN, 7, "server shutting down")  \
+    X(TOO_MANY, 8, "too many connections")       \
+    X(SOURCE_DENIED, 9, "source address denied") \
+    X(IDLE, 10, "idle")                          \
+    X(PROTOCOL_ERROR, 11, "protocol error")      \
+    X(REKEY_OVERDUE, 12, "rekey overdue")        \
+    X(NO_ADDRESS, 13, "no address")              \
+    X(BUSY, 14, "server busy")                   \
     X(INTERNAL, 15, "internal error")
 
 #define SV_DISCONNECT_ENUM(name, value, text) SV_DISCONNECT_##name = (value),
@@ -66,14 +66,14 @@ enum sv_session_state {
 /* What a received frame, or a timer, asks of the owner. */
 enum sv_session_event {
     SV_SESSION_NOTHING,
-    SV_SESSION_ON_HELLO,    /* server: look peer_key up, then accept or refuse */
-    SV_SESSION_ON_LIVE,     /* server: first keyed frame opened (a KEEPALIVE or other control frame); client:
+    SV_SESSION_ON_HELLO,  /* server: look peer_key up, then accept or refuse */
+    SV_SESSION_ON_LIVE,   /* server: first keyed frame opened (a KEEPALIVE or other control frame); client:
                                settings are there */
-    SV_SESSION_ON_PACKET,   /* packet, kind, segment_size are set; server: went_live may be set as well: admit
+    SV_SESSION_ON_PACKET, /* packet, kind, segment_size are set; server: went_live may be set as well: admit
                                first */
     SV_SESSION_ON_MALFORMED, /* no packet, or a super-packet prefix that lies: count packet_len bytes as dropped;
                                 went_live as with a packet */
-    SV_SESSION_ON_SETTINGS, /* client: settings changed by a Settings frame */
+    SV_SESSION_ON_SETTINGS,   /* client: settings changed by a Settings frame */
     SV_SESSION_ON_DISCONNECT, /* the peer's Disconnect: code, text */
     SV_SESSION_ON_SUSPECT, /* client, from a timer: the path looks dead, open another link and resume there */
     SV_SESSION_ON_DEAD,    /* from a timer: peer dead or half-open too long: close without a Disconnect */

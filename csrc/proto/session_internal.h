@@ -13,8 +13,8 @@
 /* Noise counters stay below this (protocol.md, "Transport"). */
 #define SV_COUNTER_LIMIT (UINT64_MAX - 2)
 
-#define SV_ANSWER_NS    (5 * SV_NS_PER_S)
-#define SV_SILENCE_NS   (180 * SV_NS_PER_S)
+#define SV_ANSWER_NS (5 * SV_NS_PER_S)
+#define SV_SILENCE_NS (180 * SV_NS_PER_S)
 #define SV_REKEY_GAP_NS (10 * SV_NS_PER_S)
 #define SV_OLD_EPOCH_NS (30 * SV_NS_PER_S)
 

@@ -29,8 +29,8 @@ enum {
 
 #define BIT(tag) (1u << (tag))
 
-static const uint32_t hello_once =
-    BIT(TAG_CAPABILITIES) | BIT(TAG_SOFTWARE) | BIT(TAG_RESUME) | BIT(TAG_INSTANCE);
+static const uint32_t hello_once = BIT(TAG_CAPABILITIES) | BIT(TAG_SOFTWARE) | BIT(TAG_RESUME) |
+                                   BIT(TAG_INSTANCE);
 static const uint32_t settings_once = BIT(TAG_CAPABILITIES) | BIT(TAG_SOFTWARE) | BIT(TAG_SESSION_ID) |
                                       BIT(TAG_ADDRESS4) | BIT(TAG_ADDRESS6) | BIT(TAG_GATEWAY4) |
                                       BIT(TAG_GATEWAY6) | BIT(TAG_MTU) | BIT(TAG_KEEPALIVE) | BIT(TAG_REKEY) |

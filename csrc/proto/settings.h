@@ -16,12 +16,12 @@ enum {
 };
 
 enum {
-    SV_SOFTWARE_MAX = 64,       /* bytes kept of the software name */
+    SV_SOFTWARE_MAX = 64, /* bytes kept of the software name */
     SV_SETTINGS_DNS_MAX = 8,
     SV_SETTINGS_ROUTES_MAX = 256,
-    SV_SETTINGS_MAX = 8192,     /* bytes of the longest list that is written */
+    SV_SETTINGS_MAX = 8192, /* bytes of the longest list that is written */
     SV_HELLO_MAX = 256,
-    SV_KEEPALIVE_DEFAULT_SECS = 60,     /* what holds when a tag is absent */
+    SV_KEEPALIVE_DEFAULT_SECS = 60, /* what holds when a tag is absent */
     SV_REKEY_DEFAULT_SECS = 3600,
     SV_RESUME_DEFAULT_SECS = 300,
     SV_REKEY_MIN_SECS = 20,
@@ -29,13 +29,14 @@ enum {
 
 /* An address; length 0: absent, 4 or 16. */
 struct sv_wire_addr {
-    uint8_t length, prefix;     /* prefix length in bits where it has one */
+    uint8_t length, prefix; /* prefix length in bits where it has one */
     uint8_t bytes[16];
 };
 
 struct sv_hello {
     uint32_t capabilities;
-    char software[SV_SOFTWARE_MAX + 1];     /* unchecked UTF-8 from the network, NUL-ended: escape before logging */
+    char software[SV_SOFTWARE_MAX +
+                  1]; /* unchecked UTF-8 from the network, NUL-ended: escape before logging */
     bool has_resume, has_instance;
     uint8_t resume_id[16], instance[16];
 };
@@ -49,7 +50,8 @@ struct sv_settings {
     uint32_t rekey_secs, resume_lifetime_secs;
     size_t dns_count, route_count;
     struct sv_wire_addr dns[SV_SETTINGS_DNS_MAX], routes[SV_SETTINGS_ROUTES_MAX];
-    bool has_keepalive, has_rekey, has_resume_lifetime;     /* false after reading: the default stands in the field */
+    bool has_keepalive, has_rekey,
+        has_resume_lifetime; /* false after reading: the default stands in the field */
 };
 
 /* Length written, or 0 when cap is too small. */

@@ -16,7 +16,7 @@ struct sv_proxy_waiting {
     struct sv_proxy_waiting *next, *prev;
     struct sv_watch *watch;
     struct sv_proxy_visitor visitor;
-    size_t seen;                    /* bytes that were not enough */
+    size_t seen; /* bytes that were not enough */
 };
 
 /* ---- the line ---- */
@@ -143,7 +143,7 @@ static bool wait_for_more(struct sv_proxy_gate *gate, const struct sv_proxy_visi
     if (!waiting) {
         return false;
     }
-    *waiting = (struct sv_proxy_waiting){ .gate = gate, .visitor = *visitor, .seen = seen };
+    *waiting = (struct sv_proxy_waiting){.gate = gate, .visitor = *visitor, .seen = seen};
     waiting->watch = sv_watch_new(gate->loop, visitor->fd, on_ready, waiting);
     if (!waiting->watch) {
         free(waiting);
@@ -174,7 +174,7 @@ void sv_proxy_gate_enter(struct sv_proxy_gate *gate, const struct sv_proxy_visit
 int sv_proxy_gate_init(struct sv_proxy_gate *gate, struct sv_loop *loop, uint64_t patience,
                        void (*pass)(void *ctx, const struct sv_proxy_visitor *visitor), void *ctx)
 {
-    *gate = (struct sv_proxy_gate){ .loop = loop, .patience = patience, .pass = pass, .ctx = ctx };
+    *gate = (struct sv_proxy_gate){.loop = loop, .patience = patience, .pass = pass, .ctx = ctx};
     gate->timer = sv_timer_new(loop, on_patience_ended, gate);
     return gate->timer ? 0 : SV_E_NOMEM;
 }

@@ -9,19 +9,19 @@ struct sv_proxy_waiting;
 
 struct sv_proxy_visitor {
     int fd;
-    uint8_t peer[16];               /* the other end of the socket */
-    uint8_t source[16];             /* whom the header names; without one, the peer */
-    uint16_t port;                  /* the source's */
-    uint64_t accepted_at;           /* ns */
+    uint8_t peer[16];     /* the other end of the socket */
+    uint8_t source[16];   /* whom the header names; without one, the peer */
+    uint16_t port;        /* the source's */
+    uint64_t accepted_at; /* ns */
 };
 
 struct sv_proxy_gate {
     struct sv_loop *loop;
-    struct sv_timer *timer;         /* for the first of the line */
-    struct sv_proxy_waiting *first, *last;      /* in the order they came, which is that of their deadlines */
+    struct sv_timer *timer;                /* for the first of the line */
+    struct sv_proxy_waiting *first, *last; /* in the order they came, which is that of their deadlines */
     size_t count;
-    uint64_t patience;              /* ns from accept */
-    void (*pass)(void *ctx, const struct sv_proxy_visitor *visitor);     /* takes over the fd */
+    uint64_t patience;                                               /* ns from accept */
+    void (*pass)(void *ctx, const struct sv_proxy_visitor *visitor); /* takes over the fd */
     void *ctx;
 };
 

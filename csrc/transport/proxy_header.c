@@ -7,7 +7,7 @@
 
 enum {
     V1_PREFIX = 6,
-    V1_FIELDS = 5,              /* protocol, source, destination, source port, destination port */
+    V1_FIELDS = 5, /* protocol, source, destination, source port, destination port */
     V2_SIGNATURE = 12,
     V2_FIXED = 16,
     V2_LOCAL = 0x20,
@@ -158,7 +158,7 @@ static bool begins_like(const uint8_t *bytes, size_t len, const uint8_t *prefix,
 
 enum sv_proxy_verdict sv_proxy_header_read(struct sv_proxy_header *header, const uint8_t *bytes, size_t len)
 {
-    *header = (struct sv_proxy_header){ .length = len + 1 };
+    *header = (struct sv_proxy_header){.length = len + 1};
     if (!len) {
         return SV_PROXY_MORE;
     }

@@ -8,21 +8,21 @@
 #include <stdint.h>
 
 enum {
-    SV_PROXY_HEADER_V1_MAX = 107,   /* bytes, CR LF included */
-    SV_PROXY_HEADER_MAX = 4096,     /* of a version 2 with its TLVs, which are passed over */
+    SV_PROXY_HEADER_V1_MAX = 107, /* bytes, CR LF included */
+    SV_PROXY_HEADER_MAX = 4096,   /* of a version 2 with its TLVs, which are passed over */
 };
 
 enum sv_proxy_verdict {
-    SV_PROXY_HEADER,                /* there is one: length bytes */
-    SV_PROXY_NONE,                  /* the stream begins with something else */
-    SV_PROXY_MORE,                  /* cannot be told, or not whole, before there are `length` bytes */
+    SV_PROXY_HEADER, /* there is one: length bytes */
+    SV_PROXY_NONE,   /* the stream begins with something else */
+    SV_PROXY_MORE,   /* cannot be told, or not whole, before there are `length` bytes */
     SV_PROXY_BAD,
 };
 
 struct sv_proxy_header {
     size_t length;
-    bool has_source;                /* false (LOCAL, UNKNOWN, not TCP over IP): the socket's own peer is it */
-    uint8_t source[16];             /* IPv4-mapped */
+    bool has_source;    /* false (LOCAL, UNKNOWN, not TCP over IP): the socket's own peer is it */
+    uint8_t source[16]; /* IPv4-mapped */
     uint16_t port;
 };
 

@@ -11,16 +11,16 @@
 #include <stdint.h>
 
 enum {
-    SV_LINK_HEADROOM = 16,              /* bytes in front of what is sent that the transport may overwrite */
-    SV_LINK_CREDIT = 128 * 1024,        /* bytes written between two confirmations that the socket is writable */
+    SV_LINK_HEADROOM = 16,       /* bytes in front of what is sent that the transport may overwrite */
+    SV_LINK_CREDIT = 128 * 1024, /* bytes written between two confirmations that the socket is writable */
     SV_LINK_REMOTE_MAX = 64,
 };
 
 enum sv_transport_kind { SV_TRANSPORT_WEBSOCKET = 1, SV_TRANSPORT_QUIC = 2, SV_TRANSPORT_WIREGUARD = 3 };
 
 enum sv_link_close {
-    SV_CLOSE_SILENT,        /* at once, without a byte more (TCP close, no Close frame) */
-    SV_CLOSE_GRACEFUL,      /* what was sent goes out, then FIN/Close; read on, end when the peer has closed or after 1 s */
+    SV_CLOSE_SILENT, /* at once, without a byte more (TCP close, no Close frame) */
+    SV_CLOSE_GRACEFUL, /* what was sent goes out, then FIN/Close; read on, end when the peer has closed or after 1 s */
 };
 
 struct sv_link;
@@ -48,14 +48,14 @@ struct sv_link_sink {
 struct sv_link {
     const struct sv_link_ops *ops;
     const struct sv_link_sink *sink;
-    void *owner;                        /* the sink's */
+    void *owner; /* the sink's */
     enum sv_transport_kind kind;
     bool blocked;
-    bool encrypted;                     /* TLS below: for the MTU's overhead */
-    uint8_t remote[16];                 /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
+    bool encrypted;     /* TLS below: for the MTU's overhead */
+    uint8_t remote[16]; /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
     uint16_t remote_port;
-    uint8_t path_remote[16];            /* the address at the other end of our socket */
-    uint64_t opened_at;                 /* ns: accept or start of the connect */
+    uint8_t path_remote[16]; /* the address at the other end of our socket */
+    uint64_t opened_at;      /* ns: accept or start of the connect */
 };
 
 #endif

@@ -29,24 +29,24 @@ enum {
 enum state { CONNECTING, UPGRADING, OPEN, ENDING, CLOSED };
 
 struct ws_client {
-    struct sv_link link;            /* first: the sink's handle */
+    struct sv_link link; /* first: the sink's handle */
     struct sv_loop *loop;
     enum state state;
     bool secure;
-    bool nested;                    /* TLS inside the TLS of a proxy */
+    bool nested; /* TLS inside the TLS of a proxy */
     char host[HOST_MAX], path[PATH_MAX_LEN], key[SV_WS_KEY + 1];
     CURLM *multi;
     CURL *easy;
-    SSL *ssl;                       /* curl's, once its handshake is done */
+    SSL *ssl; /* curl's, once its handshake is done */
     int fd;
-    struct sv_watch *watch;         /* curl's socket while it connects */
-    struct sv_timer *timer;         /* curl's while it connects, then the end of a close */
-    struct sv_timer *patience;      /* of everything until the link is open */
+    struct sv_watch *watch;    /* curl's socket while it connects */
+    struct sv_timer *timer;    /* curl's while it connects, then the end of a close */
+    struct sv_timer *patience; /* of everything until the link is open */
     struct sv_ws_pin pin;
     char why[CURL_ERROR_SIZE];
     int error;
     struct sv_ws_blocks blocks;
-    struct sv_ws_stream stream;     /* once connected */
+    struct sv_ws_stream stream; /* once connected */
 };
 
 static struct ws_client *client_of(struct sv_link *link)
@@ -126,7 +126,7 @@ static void op_close(struct sv_link *link, enum sv_link_close how)
     end(client, 0, "");
 }
 
-static const struct sv_link_ops client_ops = { .send = op_send, .close = op_close };
+static const struct sv_link_ops client_ops = {.send = op_send, .close = op_close};
 
 /* ---- the stream ---- */
 
@@ -192,7 +192,8 @@ static void begin_upgrade(struct ws_client *client)
         .ssl = client->ssl,
     };
     if (!n || sv_ws_stream_start(&client->stream, client->loop)) {
-        end(client, n ? SV_E_NOMEM : SV_E_INVALID, n ? "out of memory" : "serverUrl has a path that is too long");
+        end(client, n ? SV_E_NOMEM : SV_E_INVALID,
+            n ? "out of memory" : "serverUrl has a path that is too long");
         return;
     }
     client->state = UPGRADING;
@@ -248,7 +249,8 @@ static void check_connected(struct ws_client *client)
         sv_timer_set(client->timer, SV_NEVER);
         learn_socket(client);
         if (client->nested) {
-            end(client, SV_E_UNSUPPORTED, "a proxy that is itself reached by TLS (https://) is not supported");
+            end(client, SV_E_UNSUPPORTED,
+                "a proxy that is itself reached by TLS (https://) is not supported");
             return;
         }
         if (client->fd < 0 || (client->secure && !client->ssl)) {
@@ -294,7 +296,8 @@ static int curl_watches(CURL *easy, curl_socket_t fd, int what, void *ctx, void 
         client->watch = sv_watch_new(client->loop, fd, on_curl_socket, client);
     }
     if (client->watch) {
-        sv_watch_set(client->watch, (what & CURL_POLL_IN ? SV_READABLE : 0) | (what & CURL_POLL_OUT ? SV_WRITABLE : 0));
+        sv_watch_set(client->watch,
+                     (what & CURL_POLL_IN ? SV_READABLE : 0) | (what & CURL_POLL_OUT ? SV_WRITABLE : 0));
     }
     return 0;
 }
@@ -305,7 +308,8 @@ static int curl_times(CURLM *multi, long timeout_ms, void *ctx)
 
     (void)multi;
     if (client->state == CONNECTING) {
-        sv_timer_set(client->timer, timeout_ms < 0 ? SV_NEVER : sv_clock_now() + (uint64_t)timeout_ms * SV_NS_PER_MS);
+        sv_timer_set(client->timer,
+                     timeout_ms < 0 ? SV_NEVER : sv_clock_now() + (uint64_t)timeout_ms * SV_NS_PER_MS);
     }
     return 0;
 }
@@ -329,7 +333,8 @@ static void on_patience_ended(void *ctx)
 {
     struct ws_client *client = ctx;
 
-    end(client, SV_E_TIMEOUT, client->state == CONNECTING ? "no connection in time" : "no WebSocket upgrade in time");
+    end(client, SV_E_TIMEOUT,
+        client->state == CONNECTING ? "no connection in time" : "no WebSocket upgrade in time");
 }
 
 /* ---- making ---- */
@@ -350,14 +355,16 @@ static int split_url(struct ws_client *client, const char *url, char *http_url, 
     }
     if (parts && rest) {
         snprintf(http_url, size, "%s://%s", client->secure ? "https" : "http", rest);
-        if (!curl_url_set(parts, CURLUPART_URL, http_url, 0) && !curl_url_get(parts, CURLUPART_HOST, &host, 0) &&
-            !curl_url_get(parts, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) && !curl_url_get(parts, CURLUPART_PATH, &path, 0)) {
+        if (!curl_url_set(parts, CURLUPART_URL, http_url, 0) &&
+            !curl_url_get(parts, CURLUPART_HOST, &host, 0) &&
+            !curl_url_get(parts, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) &&
+            !curl_url_get(parts, CURLUPART_PATH, &path, 0)) {
             bool has_query = !curl_url_get(parts, CURLUPART_QUERY, &query, 0);
             bool usual = strcmp(port, client->secure ? "443" : "80") == 0;
 
             snprintf(client->host, sizeof client->host, usual ? "%s" : "%s:%s", host, port);
-            error = snprintf(client->path, sizeof client->path, "%s%s%s", path, has_query ? "?" : "", has_query ? query : "") <
-                            (int)sizeof client->path
+            error = snprintf(client->path, sizeof client->path, "%s%s%s", path, has_query ? "?" : "",
+                             has_query ? query : "") < (int)sizeof client->path
                         ? 0
                         : SV_E_INVALID;
             snprintf(http_url, size, "%s://%s:%s/", client->secure ? "https" : "http", host, port);
@@ -410,7 +417,8 @@ static int set_options(struct ws_client *client, const char *url, const struct s
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, client->why);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(config->timeout_ns / SV_NS_PER_MS));
     if (config->cert_hash) {
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);     /* the pin's callback looks at names where they count */
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST,
+                         0L); /* the pin's callback looks at names where they count */
     }
     curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, client);
     if (curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx) && client->secure) {
@@ -436,7 +444,8 @@ static int make_handles(struct ws_client *client, const struct sv_ws_client_conf
     return 0;
 }
 
-int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop, const struct sv_ws_client_config *config)
+int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,
+                         const struct sv_ws_client_config *config)
 {
     struct ws_client *client = calloc(1, sizeof *client);
     char url[HOST_MAX + PATH_MAX_LEN];

@@ -24,7 +24,7 @@ enum sv_ws_opcode {
 struct sv_ws_header {
     bool fin;
     uint8_t opcode;
-    uint32_t mask;          /* as it lies in memory */
+    uint32_t mask; /* as it lies in memory */
     uint64_t payload_len;
 };
 

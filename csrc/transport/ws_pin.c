@@ -21,7 +21,7 @@ static void copy_host(char *dst, size_t size, const char *host)
 
 void sv_ws_pin_init(struct sv_ws_pin *pin, const uint8_t *hash, bool strict, const char *host)
 {
-    *pin = (struct sv_ws_pin){ .set = hash != NULL, .strict = strict };
+    *pin = (struct sv_ws_pin){.set = hash != NULL, .strict = strict};
     if (hash) {
         memcpy(pin->hash, hash, sizeof pin->hash);
     }
@@ -42,7 +42,8 @@ static bool chain_is_valid(const struct sv_ws_pin *pin, X509_STORE_CTX *store)
 {
     X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(store);
 
-    if (!X509_VERIFY_PARAM_set1_ip_asc(param, pin->host) && !X509_VERIFY_PARAM_set1_host(param, pin->host, 0)) {
+    if (!X509_VERIFY_PARAM_set1_ip_asc(param, pin->host) &&
+        !X509_VERIFY_PARAM_set1_host(param, pin->host, 0)) {
         return false;
     }
     return X509_verify_cert(store) == 1;

@@ -7,9 +7,9 @@
 
 struct sv_ws_pin {
     bool set, strict;
-    bool refused;           /* what it decided */
-    uint8_t hash[32];       /* SHA-256 of the certificate's DER */
-    char host[256];         /* without port: its name counts when the chain, not the pin, is what convinces */
+    bool refused;     /* what it decided */
+    uint8_t hash[32]; /* SHA-256 of the certificate's DER */
+    char host[256];   /* without port: its name counts when the chain, not the pin, is what convinces */
 };
 
 /* hash NULL: no pin. strict: only a match will do; else a match, or a valid chain for the host. */

@@ -19,14 +19,15 @@
 
 enum {
     ACCEPTS_PER_TURN = 64,
-    OPENING_MAX = 1024,             /* links in TLS or upgrade; more are refused */
-    FORWARDED_MAX = 8192,           /* more than libwebsockets takes of all headers together */
+    OPENING_MAX = 1024,   /* links in TLS or upgrade; more are refused */
+    FORWARDED_MAX = 8192, /* more than libwebsockets takes of all headers together */
 };
 
-static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S;        /* PROXY header, TLS and upgrade, from accept */
+static const uint64_t OPEN_WITHIN = 5 * SV_NS_PER_S; /* PROXY header, TLS and upgrade, from accept */
 static const uint64_t BLOCKED_AT_MOST = 30 * SV_NS_PER_S;
-static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;           /* for the peer's answer to a Close */
-static const uint64_t VOUCH_EVERY = 60 * SV_NS_PER_S;       /* libwebsockets gives links up that it has not seen alive for 300 s */
+static const uint64_t CLOSE_WITHIN = SV_NS_PER_S; /* for the peer's answer to a Close */
+static const uint64_t VOUCH_EVERY =
+    60 * SV_NS_PER_S; /* libwebsockets gives links up that it has not seen alive for 300 s */
 
 struct sv_ws_server {
     struct sv_loop *loop;
@@ -34,7 +35,7 @@ struct sv_ws_server {
     struct lws_vhost *vhost;
     struct sv_watch *watch;
     struct sv_timer *timer;
-    struct sv_heap deadlines;       /* of links: to be open, writable or closed by then */
+    struct sv_heap deadlines; /* of links: to be open, writable or closed by then */
     int listener;
     uint16_t port;
     const char *tls_cert, *tls_key; /* while the context is made */
@@ -43,16 +44,16 @@ struct sv_ws_server {
     void *owner;
     const struct sv_prefix *proxies;
     size_t proxy_count;
-    struct sv_proxy_gate gate;      /* for what proxies bring */
-    uint64_t armed_at;              /* when the timer fires: never later than the soonest deadline */
-    size_t links, opening;          /* all of them; those that are not open yet */
+    struct sv_proxy_gate gate; /* for what proxies bring */
+    uint64_t armed_at;         /* when the timer fires: never later than the soonest deadline */
+    size_t links, opening;     /* all of them; those that are not open yet */
     struct sv_ws_blocks blocks;
 };
 
 struct ws_link {
-    struct sv_link link;            /* first: the sink's handle */
+    struct sv_link link; /* first: the sink's handle */
     struct sv_ws_server *server;
-    struct lws *wsi;                /* keeps the socket and TLS; after the upgrade the bytes are the stream's */
+    struct lws *wsi; /* keeps the socket and TLS; after the upgrade the bytes are the stream's */
     struct sv_ws_stream stream;
     struct sv_deadline deadline;
     uint64_t vouched_at;
@@ -129,7 +130,7 @@ static void op_close(struct sv_link *handle, enum sv_link_close how)
     sv_ws_stream_say_close(&link->stream);
 }
 
-static const struct sv_link_ops server_ops = { .send = op_send, .close = op_close };
+static const struct sv_link_ops server_ops = {.send = op_send, .close = op_close};
 
 /* ---- the stream ---- */
 
@@ -165,7 +166,8 @@ static void on_end(struct sv_ws_stream *stream, int error, const char *why)
     kill_link(link_around(stream));
 }
 
-static const struct sv_ws_stream_hooks stream_hooks = { .on_read = on_read, .on_blocked = on_blocked, .on_end = on_end };
+static const struct sv_ws_stream_hooks stream_hooks = {
+    .on_read = on_read, .on_blocked = on_blocked, .on_end = on_end};
 
 /* libwebsockets reads no more, and the stream gets a descriptor of its own, since a libuv loop knows each only once. */
 static int take_over(struct ws_link *link)
@@ -287,7 +289,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:
-        return -1;                  /* frames sent before the upgrade was answered */
+        return -1; /* frames sent before the upgrade was answered */
     case LWS_CALLBACK_CLOSED:
         on_closed(link);
         return 0;
@@ -300,8 +302,8 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
 }
 
 static const struct lws_protocols protocols[] = {
-    { .name = "smartvpn.v1", .callback = callback },
-    { .name = NULL },
+    {.name = "smartvpn.v1", .callback = callback},
+    {.name = NULL},
 };
 
 /* ---- accepting ---- */
@@ -341,7 +343,7 @@ static void adopt(void *ctx, const struct sv_proxy_visitor *visitor)
 
 static void receive(struct sv_ws_server *server, int fd, const struct sockaddr_storage *peer)
 {
-    struct sv_proxy_visitor visitor = { .fd = fd, .accepted_at = server->loop->now };
+    struct sv_proxy_visitor visitor = {.fd = fd, .accepted_at = server->loop->now};
 
     sv_sockaddr_split(peer, visitor.peer, &visitor.port);
     memcpy(visitor.source, visitor.peer, sizeof visitor.source);
@@ -373,8 +375,8 @@ static void log_line(int level, const char *line)
     static struct sv_log_limit limit;
     size_t n = strlen(line);
 
-    sv_log_limited(&limit, sv_clock_now(), level == LLL_ERR ? SV_LOG_WARNING : SV_LOG_DEBUG, "libwebsockets: %.*s",
-                   (int)(n && line[n - 1] == '\n' ? n - 1 : n), line);
+    sv_log_limited(&limit, sv_clock_now(), level == LLL_ERR ? SV_LOG_WARNING : SV_LOG_DEBUG,
+                   "libwebsockets: %.*s", (int)(n && line[n - 1] == '\n' ? n - 1 : n), line);
 }
 
 /* Before libwebsockets sees them: a context it fails to make leaves handles in the loop whose code it unloads. */
@@ -387,7 +389,7 @@ static int check_tls(const struct sv_ws_server *server)
 
 static int open_context(struct sv_ws_server *server)
 {
-    void *loops[] = { &server->loop->uv };
+    void *loops[] = {&server->loop->uv};
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
@@ -437,7 +439,8 @@ static int open_listener(struct sv_ws_server *server, const struct sv_ws_server_
     return 0;
 }
 
-int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop, const struct sv_ws_server_config *config)
+int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop,
+                      const struct sv_ws_server_config *config)
 {
     struct sv_ws_server *server = calloc(1, sizeof *server);
     int error;

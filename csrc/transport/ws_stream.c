@@ -9,11 +9,11 @@
 #include <sys/socket.h>
 
 enum {
-    BLOCK_SIZE = SV_WS_MESSAGE_MAX + 4096,  /* a whole frame with its header */
+    BLOCK_SIZE = SV_WS_MESSAGE_MAX + 4096, /* a whole frame with its header */
     BLOCKS_KEPT = 8,
     READS_PER_TURN = 4,
-    RECORD_MAX = 16 * 1024,                 /* plaintext of a TLS record */
-    WAITING_MAX = 4 * 1024 * 1024,          /* more is a peer that never reads, or an owner that does not wait */
+    RECORD_MAX = 16 * 1024,        /* plaintext of a TLS record */
+    WAITING_MAX = 4 * 1024 * 1024, /* more is a peer that never reads, or an owner that does not wait */
     PONG_WAITING_MAX = 64 * 1024,
 };
 
@@ -75,7 +75,7 @@ static void release(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes)
             free(bytes->bytes);
         }
     }
-    *bytes = (struct sv_ws_bytes){ NULL };
+    *bytes = (struct sv_ws_bytes){NULL};
 }
 
 static void release_if_empty(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes)
@@ -104,7 +104,7 @@ static void move_to_front(struct sv_ws_bytes *bytes)
 static int grow(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes, size_t len)
 {
     size_t have = length_of(bytes);
-    struct sv_ws_bytes bigger = { .size = 2 * (have + len), .end = have };
+    struct sv_ws_bytes bigger = {.size = 2 * (have + len), .end = have};
 
     if (have + len > WAITING_MAX) {
         return SV_E_FULL;
@@ -343,7 +343,8 @@ static int attach_tls(struct sv_ws_stream *stream)
 
 /* ---- frames in ---- */
 
-static void answer_control(struct sv_ws_stream *stream, const struct sv_ws_header *header, const uint8_t *payload)
+static void answer_control(struct sv_ws_stream *stream, const struct sv_ws_header *header,
+                           const uint8_t *payload)
 {
     uint8_t frame[SV_WS_HEADER_MAX + SV_WS_CONTROL_MAX];
     uint8_t *copy = frame + SV_WS_HEADER_MAX;
@@ -434,7 +435,8 @@ static bool take_answer(struct sv_ws_stream *stream)
 
 static void parse(struct sv_ws_stream *stream)
 {
-    while (!stream->ended && length_of(&stream->rx) && (stream->answered ? parse_one(stream) : take_answer(stream))) {
+    while (!stream->ended && length_of(&stream->rx) &&
+           (stream->answered ? parse_one(stream) : take_answer(stream))) {
     }
 }
 
@@ -493,12 +495,13 @@ static void on_readable(struct sv_ws_stream *stream)
             parse(stream);
         }
         if ((size_t)n < room && !stream->ssl) {
-            break;          /* the socket is empty */
+            break; /* the socket is empty */
         }
     }
     parse(stream);
     if (n < 0) {
-        end(stream, stream->said_close ? 0 : (int)n, n == SV_E_CLOSED ? "the other side closed the connection" : "the connection was lost");
+        end(stream, stream->said_close ? 0 : (int)n,
+            n == SV_E_CLOSED ? "the other side closed the connection" : "the connection was lost");
     }
     if (!stream->ended) {
         release_if_empty(stream, &stream->rx);
@@ -560,7 +563,8 @@ int sv_ws_stream_send(struct sv_ws_stream *stream, uint8_t *bytes, size_t len)
 
 void sv_ws_stream_say_close(struct sv_ws_stream *stream)
 {
-    uint8_t frame[SV_WS_HEADER_MAX + 2] = { [SV_WS_HEADER_MAX] = 1000 >> 8, [SV_WS_HEADER_MAX + 1] = 1000 & 0xFF };
+    uint8_t frame[SV_WS_HEADER_MAX + 2] = {[SV_WS_HEADER_MAX] = 1000 >> 8,
+                                           [SV_WS_HEADER_MAX + 1] = 1000 & 0xFF};
     uint8_t *payload = frame + SV_WS_HEADER_MAX;
     size_t header;
 

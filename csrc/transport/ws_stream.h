@@ -37,22 +37,22 @@ struct sv_ws_bytes {
 };
 
 struct sv_ws_stream {
-    struct sv_link *link;           /* whose sink hears on_bytes and on_writable */
+    struct sv_link *link; /* whose sink hears on_bytes and on_writable */
     struct sv_ws_blocks *blocks;
     const struct sv_ws_stream_hooks *hooks;
     struct sv_watch *watch;
-    SSL *ssl;                       /* NULL: none */
+    SSL *ssl; /* NULL: none */
     int fd;
-    bool server;                    /* sends unmasked, takes masked frames */
-    bool answered;                  /* frames come now, no HTTP */
+    bool server;   /* sends unmasked, takes masked frames */
+    bool answered; /* frames come now, no HTTP */
     bool said_close, ended;
-    uint8_t refills;                /* reads of the socket that TLS may still make in this turn */
-    struct sv_ws_bytes rx;          /* decrypted; whole frames always fit */
-    struct sv_ws_bytes cipher;      /* TLS: read and not yet decrypted */
-    struct sv_ws_bytes tx;          /* what the socket has not taken */
+    uint8_t refills;           /* reads of the socket that TLS may still make in this turn */
+    struct sv_ws_bytes rx;     /* decrypted; whole frames always fit */
+    struct sv_ws_bytes cipher; /* TLS: read and not yet decrypted */
+    struct sv_ws_bytes tx;     /* what the socket has not taken */
     uint64_t message_len;
-    bool in_message;                /* a fragmented one is open */
-    size_t credit;                  /* bytes until the socket is asked whether it has sent any */
+    bool in_message; /* a fragmented one is open */
+    size_t credit;   /* bytes until the socket is asked whether it has sent any */
 };
 
 /* Takes a connected, non-blocking socket over; it and ssl stay the caller's. The fields link, blocks, hooks, server, answered, fd and ssl are set by the

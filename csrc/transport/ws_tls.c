@@ -49,7 +49,8 @@ static const char *use_both(SSL_CTX *ctx, const char *chain, EVP_PKEY *key)
     if (!key) {
         return "tlsKey: not a private key in PEM without a passphrase";
     }
-    return X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) == 1 && SSL_CTX_use_PrivateKey(ctx, key) == 1
+    return X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) == 1 &&
+                   SSL_CTX_use_PrivateKey(ctx, key) == 1
                ? NULL
                : "tlsKey: not the key of tlsCert";
 }

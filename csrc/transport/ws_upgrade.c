@@ -142,7 +142,7 @@ static int read_status(const char *bytes, size_t len, char why[SV_WS_WHY])
 
 static int read_lines(const char *bytes, size_t len, const char *key, char why[SV_WS_WHY])
 {
-    struct answer answer = { 0 };
+    struct answer answer = {0};
     char accept[32];
     const char *line = bytes, *end = bytes + len;
 
@@ -154,7 +154,8 @@ static int read_lines(const char *bytes, size_t len, const char *key, char why[S
         read_header_line(&answer, line, n && line[n - 1] == '\r' ? n - 1 : n, accept);
         line += n + 1;
     }
-    if (!answer.upgrade || !answer.connection || !answer.accept || answer.extension || answer.protocol_wrong) {
+    if (!answer.upgrade || !answer.connection || !answer.accept || answer.extension ||
+        answer.protocol_wrong) {
         snprintf(why, SV_WS_WHY, "the server's WebSocket upgrade is not valid");
         return SV_E_PROTOCOL;
     }

@@ -28,7 +28,8 @@ static inline void check_eq(long long a, long long b, const char *file, int line
 
 #define CHECK(cond) check_note((cond) ? 1 : 0, __FILE__, __LINE__, #cond)
 #define CHECK_EQ(a, b) check_eq((long long)(a), (long long)(b), __FILE__, __LINE__, #a " == " #b)
-#define CHECK_MEM(a, b, n) check_note(memcmp((a), (b), (n)) == 0, __FILE__, __LINE__, #a " == " #b " (" #n " bytes)")
+#define CHECK_MEM(a, b, n) \
+    check_note(memcmp((a), (b), (n)) == 0, __FILE__, __LINE__, #a " == " #b " (" #n " bytes)")
 #define CHECK_STR(a, b) check_note(strcmp((a), (b)) == 0, __FILE__, __LINE__, #a " == " #b)
 #define RUN(test) (fprintf(stderr, "  %s\n", #test), test())
 #define CHECK_DONE(name) \

@@ -74,7 +74,7 @@ static inline void receive(void *ctx, const struct sv_vnet *vnet, struct iovec *
     size_t len = gather(iov, count);
 
     CHECK(ctx == &gro);
-    iov[0] = (struct iovec){ &last_vnet, sizeof last_vnet };
+    iov[0] = (struct iovec){&last_vnet, sizeof last_vnet};
     writes++;
     last_vnet = *vnet;
     last_len = len;

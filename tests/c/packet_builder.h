@@ -12,17 +12,17 @@ enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20, E
 
 /* What a packet is made of; 0 means the usual. */
 struct shape {
-    int version;                /* 4 or 6 */
-    int proto;                  /* IPPROTO_TCP or IPPROTO_UDP */
-    size_t payload;             /* bytes; their values follow from seq */
+    int version;    /* 4 or 6 */
+    int proto;      /* IPPROTO_TCP or IPPROTO_UDP */
+    size_t payload; /* bytes; their values follow from seq */
     uint32_t seq, ack;
-    uint8_t flags;              /* TCP; 0: ACK */
+    uint8_t flags; /* TCP; 0: ACK */
     uint16_t window, urgent, id, sport, dport;
-    uint8_t tos, ttl, host;     /* host: last byte of the source address */
+    uint8_t tos, ttl, host; /* host: last byte of the source address */
     bool df;
-    size_t ip_options;          /* IPv4 options or IPv6 destination options: bytes, of 4 or 8 a piece */
-    size_t tcp_options;         /* bytes, of 4 a piece */
-    uint8_t option;             /* their value */
+    size_t ip_options;  /* IPv4 options or IPv6 destination options: bytes, of 4 or 8 a piece */
+    size_t tcp_options; /* bytes, of 4 a piece */
+    uint8_t option;     /* their value */
     uint32_t flow_label;
 };
 
@@ -61,7 +61,7 @@ static inline unsigned naive_sum(unsigned sum, const uint8_t *bytes, size_t len)
 /* Over the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), written out, then packet[at..len). */
 static inline unsigned naive_l4_sum(const uint8_t *packet, size_t len, size_t at, uint8_t proto)
 {
-    uint8_t pseudo[40] = { 0 };
+    uint8_t pseudo[40] = {0};
 
     if (packet[0] >> 4 == 4) {
         memcpy(pseudo, packet + 12, 8);
@@ -118,8 +118,8 @@ static inline void build_ip4(uint8_t *p, const struct shape *s)
     p[6] = s->df ? 0x40 : 0;
     p[8] = s->ttl ? s->ttl : 64;
     p[9] = (uint8_t)s->proto;
-    memcpy(p + 12, (uint8_t[]){ 10, 8, 0, s->host ? s->host : 2 }, 4);
-    memcpy(p + 16, (uint8_t[]){ 192, 0, 2, 7 }, 4);
+    memcpy(p + 12, (uint8_t[]){10, 8, 0, s->host ? s->host : 2}, 4);
+    memcpy(p + 16, (uint8_t[]){192, 0, 2, 7}, 4);
     memset(p + 20, 1, s->ip_options);
     put16(p + 10, ~naive_sum(0, p, header) & 0xFFFF);
 }
@@ -138,7 +138,7 @@ static inline void build_ip6(uint8_t *p, const struct shape *s)
     if (s->ip_options) {
         p[40] = (uint8_t)s->proto;
         p[41] = (uint8_t)(s->ip_options / 8 - 1);
-        p[42] = 1;              /* PadN */
+        p[42] = 1; /* PadN */
         p[43] = (uint8_t)(s->ip_options - 4);
     }
 }

@@ -10,7 +10,7 @@
 #include "tests/c/raw_peer.h"
 
 #define START_NS (UINT64_C(1000) * SV_NS_PER_S)
-#define ALL_CAPS                                                                                             \
+#define ALL_CAPS \
     (SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_DATAGRAM | SV_CAP_RESUME | SV_CAP_REKEY | SV_CAP_GSO_UDP)
 
 static struct raw_keypair server_pair, client_pair;

@@ -14,10 +14,10 @@ static void room_and_headroom(void)
     static const struct {
         size_t asked, given;
     } sizes[] = {
-        { 0, SV_BUF_SMALL },
-        { SV_BUF_SMALL, SV_BUF_SMALL },
-        { SV_BUF_SMALL + 1, SV_BUF_LARGE },
-        { SV_BUF_LARGE, SV_BUF_LARGE },
+        {0, SV_BUF_SMALL},
+        {SV_BUF_SMALL, SV_BUF_SMALL},
+        {SV_BUF_SMALL + 1, SV_BUF_LARGE},
+        {SV_BUF_LARGE, SV_BUF_LARGE},
     };
     struct sv_buf_pool pool;
 

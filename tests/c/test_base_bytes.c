@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 
-static const uint8_t bytes[8] = { 0x81, 0x02, 0x83, 0x04, 0x85, 0x06, 0x87, 0x08 };
+static const uint8_t bytes[8] = {0x81, 0x02, 0x83, 0x04, 0x85, 0x06, 0x87, 0x08};
 
 static void loads(void)
 {
@@ -22,16 +22,16 @@ static void loads(void)
 }
 
 /* The bytes around the stored ones stay as they were. */
-#define CHECK_STORE(store, value, width)                       \
-    do {                                                       \
-        uint8_t got[24];                                       \
-        uint8_t want[24];                                      \
-                                                               \
-        memset(got, 0x5a, sizeof got);                         \
-        memset(want, 0x5a, sizeof want);                       \
-        memcpy(want + offset, bytes, (width));                 \
-        store(got + offset, (value));                          \
-        CHECK_MEM(got, want, sizeof got);                      \
+#define CHECK_STORE(store, value, width)       \
+    do {                                       \
+        uint8_t got[24];                       \
+        uint8_t want[24];                      \
+                                               \
+        memset(got, 0x5a, sizeof got);         \
+        memset(want, 0x5a, sizeof want);       \
+        memcpy(want + offset, bytes, (width)); \
+        store(got + offset, (value));          \
+        CHECK_MEM(got, want, sizeof got);      \
     } while (0)
 
 static void stores(void)

@@ -23,9 +23,9 @@ const char *__tsan_default_options(void)
 enum { DEADLINES = 300, STEPS = 60000 };
 
 struct owner {
-    int before;             /* so that the deadline is not at the start */
+    int before; /* so that the deadline is not at the start */
     struct sv_deadline deadline;
-    uint64_t expected;      /* the model: SV_NEVER when in no heap */
+    uint64_t expected; /* the model: SV_NEVER when in no heap */
 };
 
 static struct owner owners[DEADLINES];
@@ -109,7 +109,7 @@ static void random_step(struct sv_heap *heap)
 static void forget_all(void)
 {
     for (size_t i = 0; i < DEADLINES; i++) {
-        owners[i] = (struct owner){ .expected = SV_NEVER };
+        owners[i] = (struct owner){.expected = SV_NEVER};
     }
 }
 
@@ -153,7 +153,7 @@ static void pops_in_order(void)
 static void due_at_its_very_time(void)
 {
     struct sv_heap heap;
-    struct sv_deadline deadline = { 0 };
+    struct sv_deadline deadline = {0};
 
     sv_heap_init(&heap);
     CHECK_EQ(sv_heap_set(&heap, &deadline, 1000), 0);
@@ -186,8 +186,8 @@ static void clear_takes_all_out(void)
 static void without_memory_nothing_changes(void)
 {
     const size_t huge = (size_t)1 << 58;
-    struct sv_deadline in = { 0 };
-    struct sv_deadline out = { 0 };
+    struct sv_deadline in = {0};
+    struct sv_deadline out = {0};
     struct sv_heap heap;
 
     sv_heap_init(&heap);

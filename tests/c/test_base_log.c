@@ -97,7 +97,7 @@ static void without_receiver_to_stderr(void)
 
 static void one_line_a_second(void)
 {
-    struct sv_log_limit limit = { 0 };
+    struct sv_log_limit limit = {0};
     const uint64_t at = 5 * SV_NS_PER_S;
 
     start(SV_LOG_INFO);
@@ -117,8 +117,8 @@ static void one_line_a_second(void)
 
 static void limits_are_apart_and_unwanted_lines_use_none(void)
 {
-    struct sv_log_limit one = { 0 };
-    struct sv_log_limit other = { 0 };
+    struct sv_log_limit one = {0};
+    struct sv_log_limit other = {0};
 
     start(SV_LOG_INFO);
     sv_log_limited(&one, 10, SV_LOG_DEBUG, "hidden");
@@ -131,7 +131,7 @@ static void limits_are_apart_and_unwanted_lines_use_none(void)
 /* Long text is cut so that the number left out is still told. */
 static void the_number_is_never_cut(void)
 {
-    struct sv_log_limit limit = { 0 };
+    struct sv_log_limit limit = {0};
     char big[3000];
     const char *tail = " (1 like it left out)";
 
@@ -238,7 +238,7 @@ static struct receiver *set_receiver(struct receiver *old, int turn)
 {
     struct receiver *receiver = malloc(sizeof *receiver);
 
-    *receiver = (struct receiver){ MAGIC, turn % 2 ? receive_odd : receive_even };
+    *receiver = (struct receiver){MAGIC, turn % 2 ? receive_odd : receive_even};
     sv_log_set(receiver->fn, receiver, SV_LOG_INFO);
     if (old) {
         old->magic = 0;

@@ -26,7 +26,7 @@ const char *__tsan_default_options(void)
 enum { KEYS = 700, STEPS = 200000, MAX_KEY = 32 };
 enum { READERS = 3, CHANGES = 100000, STEADY = 64, FLEETING = 512, FRESH = 300000, FEW = 8 };
 
-static const uint8_t secret[16] = { 3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3 };
+static const uint8_t secret[16] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3};
 
 static uint32_t random_number(void)
 {
@@ -132,7 +132,7 @@ static void agrees_with_an_array(size_t key_size)
 
 static void every_key_size(void)
 {
-    static const size_t sizes[] = { 1, 4, 6, 8, 12, 16, 31, 32 };
+    static const size_t sizes[] = {1, 4, 6, 8, 12, 16, 31, 32};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         agrees_with_an_array(sizes[i]);
@@ -142,8 +142,8 @@ static void every_key_size(void)
 static void each_visits_every_entry_once(void)
 {
     struct sv_map map;
-    struct visit all = { .limit = SIZE_MAX };
-    struct visit some = { .limit = 3 };
+    struct visit all = {.limit = SIZE_MAX};
+    struct visit some = {.limit = 3};
 
     memset(model, 0, sizeof model);
     CHECK_EQ(sv_map_init(&map, 4, NULL, secret), 0);
@@ -292,7 +292,7 @@ static void without_memory_nothing_changes(void)
 
 struct entry {
     struct sv_rcu_head rcu;
-    uint32_t number;    /* of its key; all ones once it is freed */
+    uint32_t number; /* of its key; all ones once it is freed */
 };
 
 struct reader {
@@ -401,7 +401,7 @@ static bool free_entry(void *ctx, const void *key, void *object)
 
 static void run_readers(void (*look)(struct reader *), void (*change)(void))
 {
-    struct reader readers[READERS] = { 0 };
+    struct reader readers[READERS] = {0};
 
     atomic_store(&stop, false);
     atomic_store(&running, 0);

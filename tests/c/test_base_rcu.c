@@ -187,7 +187,7 @@ static void swap_objects(void)
 
 static void readers_never_see_the_dead(void)
 {
-    struct reader readers[READERS] = { 0 };
+    struct reader readers[READERS] = {0};
 
     start(READERS);
     atomic_store(&current, new_object());

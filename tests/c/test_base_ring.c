@@ -30,7 +30,7 @@ static char things[64];
 
 static bool is_readable(int fd, int timeout_ms)
 {
-    struct pollfd event = { .fd = fd, .events = POLLIN };
+    struct pollfd event = {.fd = fd, .events = POLLIN};
 
     return poll(&event, 1, timeout_ms) == 1;
 }
@@ -49,7 +49,7 @@ static void capacity_is_a_power_of_two(void)
 {
     static const struct {
         size_t asked, given;
-    } sizes[] = { { 0, 2 }, { 1, 2 }, { 2, 2 }, { 3, 4 }, { 5, 8 }, { 8, 8 }, { 33, 64 } };
+    } sizes[] = {{0, 2}, {1, 2}, {2, 2}, {3, 4}, {5, 8}, {8, 8}, {33, 64}};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct sv_ring ring;
@@ -77,7 +77,7 @@ static void no_eventfd_left(void)
     struct sv_ring ring;
 
     CHECK_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
-    none = (struct rlimit){ 0, usual.rlim_max };
+    none = (struct rlimit){0, usual.rlim_max};
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
     CHECK_EQ(sv_ring_init(&ring, 8), SV_E_SYSTEM);
     CHECK(strncmp(sv_error_detail(), "eventfd: ", 9) == 0);
@@ -210,7 +210,7 @@ static void start_producer(struct producer *producer, size_t index, struct sv_ri
 {
     producer->ring = ring;
     for (size_t i = 0; i < ITEMS; i++) {
-        producer->items[i] = (struct item){ index, i };
+        producer->items[i] = (struct item){index, i};
     }
     CHECK_EQ(pthread_create(&producer->thread, NULL, produce, producer), 0);
 }
@@ -218,7 +218,7 @@ static void start_producer(struct producer *producer, size_t index, struct sv_ri
 static void many_producers_keep_their_order(size_t capacity)
 {
     static struct producer producers[PRODUCERS];
-    size_t next[PRODUCERS] = { 0 };
+    size_t next[PRODUCERS] = {0};
     struct sv_ring ring;
 
     CHECK_EQ(sv_ring_init(&ring, capacity), 0);
@@ -290,8 +290,8 @@ static void no_wakeup_is_lost(void)
 
 struct duel {
     struct sv_ring ring;
-    _Alignas(64) atomic_uint round;     /* both act as soon as it changes */
-    _Alignas(64) atomic_uint pushed;    /* the last round whose push is over */
+    _Alignas(64) atomic_uint round;  /* both act as soon as it changes */
+    _Alignas(64) atomic_uint pushed; /* the last round whose push is over */
 };
 
 static void wait_until(atomic_uint *value, unsigned int wanted)

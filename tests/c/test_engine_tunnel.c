@@ -33,7 +33,7 @@ static void shell(const char *format, const char *name, int number)
 
 static void nap(long ms)
 {
-    nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
 /* Events up to and including one of that type; false: none came in time. */
@@ -45,7 +45,7 @@ static bool await_event(sv_engine *engine, sv_event_type type, sv_client_state s
                 return true;
             }
         }
-        poll(&(struct pollfd){ .fd = sv_engine_event_fd(engine), .events = POLLIN }, 1, 10);
+        poll(&(struct pollfd){.fd = sv_engine_event_fd(engine), .events = POLLIN}, 1, 10);
     }
     return false;
 }
@@ -54,7 +54,7 @@ static bool await_event(sv_engine *engine, sv_event_type type, sv_client_state s
 
 static struct sockaddr_in echo_address(void)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(ECHO_PORT) };
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(ECHO_PORT)};
 
     inet_pton(AF_INET, "10.96.0.1", &address.sin_addr);
     return address;
@@ -80,7 +80,8 @@ static void *echo_datagrams(void *arg)
     socklen_t len = sizeof from;
     ssize_t n;
 
-    while ((n = recvfrom(fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &len)) >= 0 && !atomic_load(&traffic_ends)) {
+    while ((n = recvfrom(fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &len)) >= 0 &&
+           !atomic_load(&traffic_ends)) {
         sendto(fd, bytes, (size_t)n, 0, (struct sockaddr *)&from, len);
         len = sizeof from;
     }
@@ -91,11 +92,11 @@ static void *echo_datagrams(void *arg)
 static int bound(int type)
 {
     struct sockaddr_in address = echo_address();
-    const struct timeval patience = { .tv_sec = 1 };
+    const struct timeval patience = {.tv_sec = 1};
     int fd = socket(AF_INET, type, 0);
 
     address.sin_addr.s_addr = INADDR_ANY;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     if (type == SOCK_DGRAM) {
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     }
@@ -146,7 +147,8 @@ static void *blast_datagrams(void *arg)
 
 static sv_engine *open_client(void)
 {
-    sv_client_config config = { .server_url = "ws://10.97.0.1:7443/any/path", .instance = { 1 }, .tun_name = "etc0" };
+    sv_client_config config = {
+        .server_url = "ws://10.97.0.1:7443/any/path", .instance = {1}, .tun_name = "etc0"};
     sv_engine *engine;
 
     memcpy(config.server_key, hub_public, 32);
@@ -201,19 +203,23 @@ static int client_half(int go)
 
 static sv_engine *open_hub(void)
 {
-    sv_server_config config = { .listen_addr = "10.97.0.1:7443", .subnet = "10.96.0.0/24", .workers = 2, .tun_name = "eth_hub" };
+    sv_server_config config = {
+        .listen_addr = "10.97.0.1:7443", .subnet = "10.96.0.0/24", .workers = 2, .tun_name = "eth_hub"};
     sv_engine *engine;
 
     memcpy(config.private_key, hub_private, 32);
     CHECK_EQ(sv_server_open(&engine, &config), 0);
     CHECK_EQ(sv_engine_port(engine), PORT);
-    shell("ip address add 10.96.0.1/24 dev %s; ip link set eth_hub mtu 1420 up", sv_engine_tun_name(engine), 0);
+    shell("ip address add 10.96.0.1/24 dev %s; ip link set eth_hub mtu 1420 up", sv_engine_tun_name(engine),
+          0);
     return engine;
 }
 
-static int put(sv_engine *engine, const char *id, const uint8_t key[32], const char *const *denied, size_t denied_count)
+static int put(sv_engine *engine, const char *id, const uint8_t key[32], const char *const *denied,
+               size_t denied_count)
 {
-    sv_client_entry entry = { .client_id = id, .destination_deny = denied, .destination_deny_count = denied_count };
+    sv_client_entry entry = {
+        .client_id = id, .destination_deny = denied, .destination_deny_count = denied_count};
     char addr4[SV_ADDR_TEXT_SIZE], addr6[SV_ADDR_TEXT_SIZE];
 
     memcpy(entry.public_key, key, 32);
@@ -222,7 +228,7 @@ static int put(sv_engine *engine, const char *id, const uint8_t key[32], const c
 
 static void churn_others(sv_engine *engine, int turn)
 {
-    uint8_t key[32] = { (uint8_t)turn, (uint8_t)(turn >> 8), 1 };
+    uint8_t key[32] = {(uint8_t)turn, (uint8_t)(turn >> 8), 1};
     char id[32];
 
     snprintf(id, sizeof id, "client-%d", turn);
@@ -235,7 +241,8 @@ static void churn_others(sv_engine *engine, int turn)
 
 static void churn_alice(sv_engine *engine, int turn)
 {
-    static const char *const denied[] = { "192.0.2.1", "192.0.2.0/25", "198.51.100.*", "203.0.113.7-203.0.113.99", "2001:db8::/32" };
+    static const char *const denied[] = {"192.0.2.1", "192.0.2.0/25", "198.51.100.*",
+                                         "203.0.113.7-203.0.113.99", "2001:db8::/32"};
     sv_session_info info;
     sv_statistics statistics;
     size_t count;
@@ -251,14 +258,14 @@ static void churn_alice(sv_engine *engine, int turn)
 
 static void bad_calls_change_nothing(sv_engine *engine)
 {
-    static const char *const bad[] = { "192.0.2.300" };
+    static const char *const bad[] = {"192.0.2.300"};
 
     CHECK_EQ(put(engine, "alice", alice_public, bad, 1), SV_E_INVALID);
     CHECK(strstr(sv_error_detail(), "192.0.2.300") != NULL);
     CHECK_EQ(put(engine, "mallory", alice_public, NULL, 0), SV_E_EXISTS);
     CHECK_EQ(sv_hub_remove_client(engine, "nobody", 4), SV_E_NOT_FOUND);
     CHECK_EQ(sv_hub_disconnect(engine, "nobody", NULL, 6), SV_E_NOT_FOUND);
-    CHECK_EQ(sv_hub_disconnect(engine, "alice", (const uint8_t[16]){ 0 }, 6), SV_E_NOT_FOUND);
+    CHECK_EQ(sv_hub_disconnect(engine, "alice", (const uint8_t[16]){0}, 6), SV_E_NOT_FOUND);
     CHECK_EQ(sv_hub_set_rate_limit(engine, "nobody", 1, 1), SV_E_NOT_FOUND);
 }
 
@@ -274,7 +281,7 @@ static void serve_echo(pthread_t threads[2])
 
 static void hub_half(void)
 {
-    static const char *const everything[] = { "0.0.0.0/0", "::/0" };
+    static const char *const everything[] = {"0.0.0.0/0", "::/0"};
     sv_engine *engine = open_hub();
     pthread_t threads[2];
     sv_event event;
@@ -332,7 +339,7 @@ int main(void)
         fprintf(stderr, "engine_tunnel: network namespaces need root: %s\n", strerror(errno));
         return 1;
     }
-    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = interrupted }, NULL);
+    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = interrupted}, NULL);
     alarm(150);
     CHECK_EQ(sv_keypair_generate(hub_private, hub_public), 0);
     CHECK_EQ(sv_keypair_generate(alice_private, alice_public), 0);

@@ -60,13 +60,14 @@ static void on_numbered(void *ctx)
 /* Far enough apart that a loop that was kept waiting still sees one at a time. */
 static void timers_fire_in_order_and_never_early(void)
 {
-    static const size_t when[] = { 3, 1, 4, 0, 2 };
+    static const size_t when[] = {3, 1, 4, 0, 2};
     struct numbered timers[5];
     uint64_t now = sv_clock_now();
 
     open_loop();
     for (size_t i = 0; i < 5; i++) {
-        timers[i] = (struct numbered){ .number = when[i], .last = 4, .at = now + (when[i] + 1) * 100 * SV_NS_PER_MS };
+        timers[i] = (struct numbered){
+            .number = when[i], .last = 4, .at = now + (when[i] + 1) * 100 * SV_NS_PER_MS};
         timers[i].timer = sv_timer_new(&loop, on_numbered, &timers[i]);
         sv_timer_set(timers[i].timer, timers[i].at);
     }
@@ -97,7 +98,7 @@ static void on_repeating(void *ctx)
 
 static void a_timer_may_set_itself_anew(void)
 {
-    struct repeating one = { 0 };
+    struct repeating one = {0};
 
     open_loop();
     one.timer = sv_timer_new(&loop, on_repeating, &one);
@@ -166,7 +167,7 @@ static void closing_in_a_callback_silences_what_is_due(void)
 {
     struct sv_timer *one, *other, *stop;
     unsigned count = 0;
-    struct pair first = { &one, &other, &count }, second = { &other, &one, &count };
+    struct pair first = {&one, &other, &count}, second = {&other, &one, &count};
 
     open_loop();
     one = sv_timer_new(&loop, close_both, &first);
@@ -210,7 +211,7 @@ static void on_watched(void *ctx, int events)
 static struct watched watch_pair(int fds[2])
 {
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-    return (struct watched){ .fd = fds[0] };
+    return (struct watched){.fd = fds[0]};
 }
 
 static void turn(int times)
@@ -297,7 +298,10 @@ static void the_fd_must_be_one(void)
     sv_loop_clear(&loop);
 }
 
-static struct { unsigned wakes, sleeps; bool awake; } turns;
+static struct {
+    unsigned wakes, sleeps;
+    bool awake;
+} turns;
 
 static void on_wake(void *ctx)
 {

@@ -40,9 +40,26 @@ static void addresses_are_parsed_and_printed(void)
 static void wrong_addresses_are_refused(void)
 {
     static const char *const wrong[] = {
-        "", ":", "192.0.2.1", "192.0.2.1:", "192.0.2.1:x", "192.0.2.1:65536", "192.0.2.1:-1", "192.0.2.1:+1",
-        "192.0.2.1: 1", "192.0.2.1:1 ", "192.0.2:1", "192.0.2.256:1", "hub.example:1", "::1:443", "[::1]", "[::1:1",
-        "[::g]:1", "[192.0.2.1]:1", "[]:1", "192.0.2.1:184467440737095516161",
+        "",
+        ":",
+        "192.0.2.1",
+        "192.0.2.1:",
+        "192.0.2.1:x",
+        "192.0.2.1:65536",
+        "192.0.2.1:-1",
+        "192.0.2.1:+1",
+        "192.0.2.1: 1",
+        "192.0.2.1:1 ",
+        "192.0.2:1",
+        "192.0.2.256:1",
+        "hub.example:1",
+        "::1:443",
+        "[::1]",
+        "[::1:1",
+        "[::g]:1",
+        "[192.0.2.1]:1",
+        "[]:1",
+        "192.0.2.1:184467440737095516161",
         "[2001:0db8:0000:0000:0000:0000:0000:0001:0000:0000:0000:0000:0000:0000]:1",
     };
     struct sockaddr_storage addr;
@@ -86,7 +103,7 @@ static int connect_to(const char *host, uint16_t port)
 
 static int accept_one(int listener, struct sockaddr_storage *peer)
 {
-    struct pollfd ready = { .fd = listener, .events = POLLIN };
+    struct pollfd ready = {.fd = listener, .events = POLLIN};
     int fd = -1;
 
     CHECK_EQ(poll(&ready, 1, 20000), 1);
@@ -108,7 +125,7 @@ static void check_accepts(int listener, const char *host, uint16_t port)
     sv_sockaddr_split(&own, own_ip, &own_port);
     CHECK_MEM(ip, own_ip, 16);
     CHECK_EQ(peer_port, own_port);
-    CHECK_EQ(recv(far, &byte, 1, 0), -1);       /* it does not block */
+    CHECK_EQ(recv(far, &byte, 1, 0), -1); /* it does not block */
     close(near);
     close(far);
 }

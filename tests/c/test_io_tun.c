@@ -28,7 +28,7 @@ static struct sv_tun tun;
 
 static struct ifreq ask(unsigned long what, const char *name)
 {
-    struct ifreq request = { 0 };
+    struct ifreq request = {0};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
     snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
@@ -40,8 +40,8 @@ static struct ifreq ask(unsigned long what, const char *name)
 /* 10.1.0.1/24 on the device, so that the kernel sends what is for 10.1.0.2 there. */
 static void give_address(void)
 {
-    struct ifreq request = { 0 };
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = inet_addr("10.1.0.1") };
+    struct ifreq request = {0};
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr("10.1.0.1")};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
     memcpy(request.ifr_name, tun.name, sizeof request.ifr_name);
@@ -58,8 +58,8 @@ static uint32_t link_attribute(unsigned short type)
     struct {
         struct nlmsghdr header;
         struct ifinfomsg info;
-    } request = { { .nlmsg_len = sizeof request, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST },
-                  { .ifi_index = (int)tun.index } };
+    } request = {{.nlmsg_len = sizeof request, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST},
+                 {.ifi_index = (int)tun.index}};
     static _Alignas(struct nlmsghdr) char answer[16384];
     int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
     struct nlmsghdr *header = (void *)answer;
@@ -70,7 +70,8 @@ static uint32_t link_attribute(unsigned short type)
     if (header->nlmsg_type == RTM_NEWLINK) {
         size_t left = IFLA_PAYLOAD(header);
 
-        for (struct rtattr *attr = IFLA_RTA(NLMSG_DATA(header)); RTA_OK(attr, left); attr = RTA_NEXT(attr, left)) {
+        for (struct rtattr *attr = IFLA_RTA(NLMSG_DATA(header)); RTA_OK(attr, left);
+             attr = RTA_NEXT(attr, left)) {
             if (attr->rta_type == type) {
                 memcpy(&value, RTA_DATA(attr), sizeof value);
             }
@@ -82,7 +83,8 @@ static uint32_t link_attribute(unsigned short type)
 
 static int udp_socket(void)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = inet_addr("10.1.0.1") };
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = inet_addr("10.1.0.1")};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
     CHECK_EQ(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
@@ -91,7 +93,8 @@ static int udp_socket(void)
 
 static void send_udp(int fd, const void *bytes, size_t len)
 {
-    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = inet_addr("10.1.0.2") };
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = inet_addr("10.1.0.2")};
 
     CHECK_EQ(sendto(fd, bytes, len, 0, (struct sockaddr *)&to, sizeof to), len);
 }
@@ -110,7 +113,7 @@ static size_t read_udp(struct sv_vnet *vnet, uint8_t *packet)
     size_t len = 0;
 
     for (size_t i = 0; i < tun.queue_count; i++) {
-        ready[i] = (struct pollfd){ .fd = tun.queues[i], .events = POLLIN };
+        ready[i] = (struct pollfd){.fd = tun.queues[i], .events = POLLIN};
     }
     while (poll(ready, tun.queue_count, 20000) > 0) {
         for (size_t i = 0; i < tun.queue_count; i++) {
@@ -181,7 +184,7 @@ static void every_queue_has_the_header_and_its_own_fd(void)
     CHECK_EQ(sv_tun_open(&tun, "svt%d", 4), 0);
     CHECK_EQ(tun.queue_count, 4);
     for (size_t i = 0; i < tun.queue_count; i++) {
-        struct ifreq request = { 0 };
+        struct ifreq request = {0};
         int header = 0;
 
         CHECK_EQ(ioctl(tun.queues[i], TUNGETIFF, &request), 0);
@@ -282,7 +285,7 @@ static void make_headers(uint8_t headers[28], size_t payload)
     sv_store16be(headers + 2, (uint16_t)(28 + payload));
     headers[8] = 64;
     headers[9] = IPPROTO_UDP;
-    memcpy(headers + 12, (uint8_t[]){ 10, 1, 0, 2, 10, 1, 0, 1 }, 8);
+    memcpy(headers + 12, (uint8_t[]){10, 1, 0, 2, 10, 1, 0, 1}, 8);
     put_ip_checksum(headers);
     sv_store16be(headers + 20, PORT);
     sv_store16be(headers + 22, PORT);
@@ -293,16 +296,16 @@ static void pieces_are_written_as_one_packet(void)
 {
     uint8_t headers[28];
     char got[64];
-    struct sv_vnet vnet = { 0 };
+    struct sv_vnet vnet = {0};
     struct pollfd ready;
     int fd;
 
     open_up(3);
     fd = udp_socket();
-    ready = (struct pollfd){ .fd = fd, .events = POLLIN };
+    ready = (struct pollfd){.fd = fd, .events = POLLIN};
     make_headers(headers, 10);
     for (size_t i = 0; i < tun.queue_count; i++) {
-        struct iovec iov[4] = { { NULL, 0 }, { headers, 28 }, { "hello", 5 }, { "world", 5 } };
+        struct iovec iov[4] = {{NULL, 0}, {headers, 28}, {"hello", 5}, {"world", 5}};
 
         CHECK_EQ(sv_tun_write(tun.queues[i], &vnet, iov, 4), 0);
         CHECK_EQ(poll(&ready, 1, 20000), 1);
@@ -319,15 +322,19 @@ static void a_super_packet_is_written_whole(void)
     enum { SEGMENT = 1000, SEGMENTS = 5 };
     uint8_t headers[28];
     static uint8_t payload[SEGMENT * SEGMENTS], got[SEGMENT * SEGMENTS];
-    struct sv_vnet vnet = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_UDP_L4, .hdr_len = 28,
-                            .gso_size = SEGMENT, .csum_start = 20, .csum_offset = 6 };
-    struct iovec iov[3] = { { NULL, 0 }, { headers, 28 }, { payload, sizeof payload } };
+    struct sv_vnet vnet = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                           .gso_type = VIRTIO_NET_HDR_GSO_UDP_L4,
+                           .hdr_len = 28,
+                           .gso_size = SEGMENT,
+                           .csum_start = 20,
+                           .csum_offset = 6};
+    struct iovec iov[3] = {{NULL, 0}, {headers, 28}, {payload, sizeof payload}};
     struct pollfd ready;
     int fd;
 
     open_up(1);
     fd = udp_socket();
-    ready = (struct pollfd){ .fd = fd, .events = POLLIN };
+    ready = (struct pollfd){.fd = fd, .events = POLLIN};
     make_headers(headers, sizeof payload);
     CHECK_EQ(sv_tun_write(tun.queues[0], &vnet, iov, 3), 0);
     for (size_t i = 0; i < SEGMENTS; i++) {
@@ -340,9 +347,9 @@ static void a_super_packet_is_written_whole(void)
 
 static void nonsense_is_refused_by_the_kernel(void)
 {
-    struct sv_vnet vnet = { 0 }, broken = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 60000 };
+    struct sv_vnet vnet = {0}, broken = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 60000};
     uint8_t headers[28];
-    struct iovec iov[2] = { { NULL, 0 }, { headers, 28 } };
+    struct iovec iov[2] = {{NULL, 0}, {headers, 28}};
 
     open_up(1);
     make_headers(headers, 0);

@@ -62,7 +62,7 @@ static void folds_any_sum(void)
 
 static const struct {
     uint8_t version, proto;
-} transports[] = { { 4, IPPROTO_TCP }, { 4, IPPROTO_UDP }, { 6, IPPROTO_TCP }, { 6, IPPROTO_UDP } };
+} transports[] = {{4, IPPROTO_TCP}, {4, IPPROTO_UDP}, {6, IPPROTO_TCP}, {6, IPPROTO_UDP}};
 
 static bool is_valid(const uint8_t *packet, size_t len)
 {

@@ -189,7 +189,7 @@ static void every_difference_counts(void)
 /* The same oddity in both makes them no better. */
 static void not_even_equal_ones(void)
 {
-    static const enum change never[] = { OPTIONS, EMPTY, RESERVED };
+    static const enum change never[] = {OPTIONS, EMPTY, RESERVED};
 
     for (int v = 0; v < 4; v++) {
         for (size_t i = 0; i < 3; i++) {

@@ -109,10 +109,10 @@ static uint8_t flags_at(size_t i)
 {
     struct sv_gso it;
     const uint8_t *payload;
-    size_t len = make_packet(packet, &(struct make){ .version = 4,
-                                                      .proto = IPPROTO_TCP,
-                                                      .flags = ACK | FIN | PSH | CWR | ECE,
-                                                      .payload = 3000 });
+    size_t len = make_packet(packet, &(struct make){.version = 4,
+                                                    .proto = IPPROTO_TCP,
+                                                    .flags = ACK | FIN | PSH | CWR | ECE,
+                                                    .payload = 3000});
 
     CHECK_EQ(init(&it, len, SV_SUPER_TCP4, 1000), 0);
     CHECK_EQ(sv_gso_header(&it, i, got, &payload), 1000);

@@ -5,8 +5,8 @@
 
 #include "packet/icmp.h"
 
-static const uint8_t gateway4[16] = { [10] = 0xFF, [11] = 0xFF, [12] = 10, [13] = 8, [15] = 1 };
-static const uint8_t gateway6[16] = { [0] = 0xFD, [15] = 1 };
+static const uint8_t gateway4[16] = {[10] = 0xFF, [11] = 0xFF, [12] = 10, [13] = 8, [15] = 1};
+static const uint8_t gateway6[16] = {[0] = 0xFD, [15] = 1};
 
 static uint8_t packet[PACKET_ROOM], answer[SV_ICMP_MAX];
 static struct sv_ip ip;
@@ -190,7 +190,7 @@ static void only_single_hosts6(void)
 
 static void a_gateway_of_the_packets_family_is_needed(void)
 {
-    static const uint8_t none[16], none4[16] = { [10] = 0xFF, [11] = 0xFF };
+    static const uint8_t none[16], none4[16] = {[10] = 0xFF, [11] = 0xFF};
     struct make m = make_default(4, IPPROTO_UDP, 80);
 
     CHECK(is_answered(make_packet(packet, &m)));

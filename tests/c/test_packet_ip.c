@@ -23,8 +23,8 @@ static int parse(size_t len)
 
 static void check_addresses(const struct make *m)
 {
-    static const uint8_t four[16] = { [10] = 0xFF, [11] = 0xFF, [12] = 10, [13] = 8 };
-    static const uint8_t six[16] = { [0] = 0xFD };
+    static const uint8_t four[16] = {[10] = 0xFF, [11] = 0xFF, [12] = 10, [13] = 8};
+    static const uint8_t six[16] = {[0] = 0xFD};
     uint8_t src[16], dst[16];
 
     memcpy(src, m->version == 4 ? four : six, 16);
@@ -52,7 +52,7 @@ static void check_fields(const struct make *m, size_t len)
     check_addresses(m);
 }
 
-static const uint8_t protos[] = { IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, 99 };
+static const uint8_t protos[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, 99};
 
 static void fields_are_read(void)
 {
@@ -213,7 +213,7 @@ static size_t chain(const uint8_t *types, size_t count)
     return len;
 }
 
-static const uint8_t extensions[] = { IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT };
+static const uint8_t extensions[] = {IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT};
 
 static void extension_headers_are_skipped(void)
 {
@@ -303,7 +303,7 @@ static void routing_with_segments_left(void)
 /* ::ffff:127.0.0.1 in an IPv6 header would look like an IPv4 packet's address. */
 static void mapped_addresses(void)
 {
-    static const uint8_t mapped[16] = { [10] = 0xFF, [11] = 0xFF, [12] = 127, [15] = 1 };
+    static const uint8_t mapped[16] = {[10] = 0xFF, [11] = 0xFF, [12] = 127, [15] = 1};
     struct make m = make_default(6, IPPROTO_UDP, 20);
     size_t len = make_packet(packet, &m);
 

@@ -218,7 +218,7 @@ static void udp_lengths_that_lie(void)
 static int classify(uint8_t version, unsigned gso_type, uint16_t gso_size, uint8_t *kind,
                     uint16_t *segment_size)
 {
-    struct sv_vnet from = { .gso_type = (uint8_t)gso_type, .gso_size = gso_size };
+    struct sv_vnet from = {.gso_type = (uint8_t)gso_type, .gso_size = gso_size};
     uint8_t first = (uint8_t)(version << 4);
 
     return sv_vnet_classify(&from, &first, 1, kind, segment_size);
@@ -229,11 +229,11 @@ static void what_the_kernel_hands_over(void)
     static const struct {
         uint8_t gso_type, kind, version; /* 0: either */
     } types[] = {
-        { VIRTIO_NET_HDR_GSO_TCPV4, SV_SUPER_TCP4, 4 },
-        { VIRTIO_NET_HDR_GSO_TCPV6, SV_SUPER_TCP6, 6 },
-        { VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN, SV_SUPER_TCP4, 4 },
-        { VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN, SV_SUPER_TCP6, 6 },
-        { VIRTIO_NET_HDR_GSO_UDP_L4, SV_SUPER_UDP, 0 },
+        {VIRTIO_NET_HDR_GSO_TCPV4, SV_SUPER_TCP4, 4},
+        {VIRTIO_NET_HDR_GSO_TCPV6, SV_SUPER_TCP6, 6},
+        {VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN, SV_SUPER_TCP4, 4},
+        {VIRTIO_NET_HDR_GSO_TCPV6 | VIRTIO_NET_HDR_GSO_ECN, SV_SUPER_TCP6, 6},
+        {VIRTIO_NET_HDR_GSO_UDP_L4, SV_SUPER_UDP, 0},
     };
     uint16_t segment_size;
     uint8_t kind;
@@ -252,7 +252,7 @@ static void what_the_kernel_hands_over(void)
 
 static void ordinary_packets(void)
 {
-    struct sv_vnet from = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_size = 77 };
+    struct sv_vnet from = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_size = 77};
     uint16_t segment_size = 5;
     uint8_t kind = 5, first = 0x40;
 

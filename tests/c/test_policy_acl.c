@@ -28,7 +28,8 @@ static bool never(const char *text)
     return sv_acl_never(addr);
 }
 
-static struct sv_acl *list(const char *const *allow, size_t allow_count, const char *const *deny, size_t deny_count)
+static struct sv_acl *list(const char *const *allow, size_t allow_count, const char *const *deny,
+                           size_t deny_count)
 {
     struct sv_acl *acl = NULL;
 
@@ -43,35 +44,35 @@ static void every_form_in_both_families(void)
     static const struct {
         const char *pattern, *first, *last;
     } cases[] = {
-        { "10.8.0.2", "10.8.0.2", "10.8.0.2" },
-        { "fd00::1", "fd00::1", "fd00::1" },
-        { "10.8.3.7/16", "10.8.0.0", "10.8.255.255" },
-        { "10.8.3.7/32", "10.8.3.7", "10.8.3.7" },
-        { "0.0.0.0/0", "0.0.0.0", "255.255.255.255" },
-        { "10.8.3.7/9", "10.0.0.0", "10.127.255.255" },
-        { "fd00::/8", "fd00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" },
-        { "fd00::1/127", "fd00::", "fd00::1" },
-        { "::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" },
-        { "192.168.1.*", "192.168.1.0", "192.168.1.255" },
-        { "192.*.*.*", "192.0.0.0", "192.255.255.255" },
-        { "*.*.*.*", "0.0.0.0", "255.255.255.255" },
-        { "fd00::1:*", "fd00::1:0", "fd00::1:ffff" },
-        { "fd00::*", "fd00::", "fd00::ffff" },
-        { "fd00:1:2:3:*:*:*:*", "fd00:1:2:3::", "fd00:1:2:3:ffff:ffff:ffff:ffff" },
-        { "::*:*", "::", "::ffff:ffff" },
-        { "*:*:*:*:*:*:*:*", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" },
-        { "1.1.1.1-1.1.1.100", "1.1.1.1", "1.1.1.100" },
-        { "1.1.1.1-1.1.1.1", "1.1.1.1", "1.1.1.1" },
-        { "9.255.255.250-11.0.0.3", "9.255.255.250", "11.0.0.3" },
-        { "0.0.0.0-255.255.255.255", "0.0.0.0", "255.255.255.255" },
-        { "fd00::1-fd00::1:1", "fd00::1", "fd00::1:1" },
-        { "1::-2:ffff::", "1::", "2:ffff::" },
-        { "::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1" },
-        { "::ffff:10.0.0.0/104", "10.0.0.0", "10.255.255.255" },
-        { "::ffff:a00:*", "10.0.0.0", "10.0.255.255" },
-        { "10.0.0.1-::ffff:10.0.0.9", "10.0.0.1", "10.0.0.9" },
-        { "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.254-ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255",
-          "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" },
+        {"10.8.0.2", "10.8.0.2", "10.8.0.2"},
+        {"fd00::1", "fd00::1", "fd00::1"},
+        {"10.8.3.7/16", "10.8.0.0", "10.8.255.255"},
+        {"10.8.3.7/32", "10.8.3.7", "10.8.3.7"},
+        {"0.0.0.0/0", "0.0.0.0", "255.255.255.255"},
+        {"10.8.3.7/9", "10.0.0.0", "10.127.255.255"},
+        {"fd00::/8", "fd00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"fd00::1/127", "fd00::", "fd00::1"},
+        {"::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"192.168.1.*", "192.168.1.0", "192.168.1.255"},
+        {"192.*.*.*", "192.0.0.0", "192.255.255.255"},
+        {"*.*.*.*", "0.0.0.0", "255.255.255.255"},
+        {"fd00::1:*", "fd00::1:0", "fd00::1:ffff"},
+        {"fd00::*", "fd00::", "fd00::ffff"},
+        {"fd00:1:2:3:*:*:*:*", "fd00:1:2:3::", "fd00:1:2:3:ffff:ffff:ffff:ffff"},
+        {"::*:*", "::", "::ffff:ffff"},
+        {"*:*:*:*:*:*:*:*", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"1.1.1.1-1.1.1.100", "1.1.1.1", "1.1.1.100"},
+        {"1.1.1.1-1.1.1.1", "1.1.1.1", "1.1.1.1"},
+        {"9.255.255.250-11.0.0.3", "9.255.255.250", "11.0.0.3"},
+        {"0.0.0.0-255.255.255.255", "0.0.0.0", "255.255.255.255"},
+        {"fd00::1-fd00::1:1", "fd00::1", "fd00::1:1"},
+        {"1::-2:ffff::", "1::", "2:ffff::"},
+        {"::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1"},
+        {"::ffff:10.0.0.0/104", "10.0.0.0", "10.255.255.255"},
+        {"::ffff:a00:*", "10.0.0.0", "10.0.255.255"},
+        {"10.0.0.1-::ffff:10.0.0.9", "10.0.0.1", "10.0.0.9"},
+        {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.254-ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255",
+         "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -86,14 +87,65 @@ static void every_form_in_both_families(void)
 }
 
 static const char *const wrong[] = {
-    "", " ", "*", "10.*", "10.*.0.1", "*.0.0.1", "10.0.0.1*", "10.0.0.*1", "10.0.0.**", "10.0.0.*.", "10..*.*",
-    "10.0.*.*.*", "*.*.*", "*.*.*.*.*", "10.0.0.*/24", "10.0.0.*-10.0.0.9", "10.0.0.1-10.0.0.*", "fd00:*", "*::",
-    "*::*", "fd00::*::", "fd00::*:1", "fd00::*:", "fd00:::*", "fd00::1*", "fd00::*/64", "fd00.*", "fd00::1.2.3.*",
-    "::ffff:10.0.0.*", "1:2:3:4:5:6:7:8:*", "1:2:3:4:5:6:7:*:*", "10.0.0.01", "10.0.0.0/", "10.0.0.0/33",
-    "10.0.0.0/-1", "10.0.0.0/255.0.0.0", "10.0.0.0/0008", "::/129", "-", "1.1.1.1-", "-1.1.1.1", "1.1.1.1--1.1.1.2",
-    "1.1.1.1-1.1.1.2-1.1.1.3", "1.1.1.2-1.1.1.1", "fd00::2-fd00::1", "1.1.1.1 - 1.1.1.2", "1.1.1.1-fd00::1",
-    "::1-1.1.1.1", "::1-::ffff:1.1.1.1", "::ffff:1.1.1.1-::1:0:0:0", "1.1.1.0/24-1.1.2.0/24", "1.1.1.1-100",
-    "fe80::1%eth0", "10.0.0.1\n", "10.0.0.1,10.0.0.2", "!10.0.0.1", "host", "[fd00::1]", "10.0.0.1:53",
+    "",
+    " ",
+    "*",
+    "10.*",
+    "10.*.0.1",
+    "*.0.0.1",
+    "10.0.0.1*",
+    "10.0.0.*1",
+    "10.0.0.**",
+    "10.0.0.*.",
+    "10..*.*",
+    "10.0.*.*.*",
+    "*.*.*",
+    "*.*.*.*.*",
+    "10.0.0.*/24",
+    "10.0.0.*-10.0.0.9",
+    "10.0.0.1-10.0.0.*",
+    "fd00:*",
+    "*::",
+    "*::*",
+    "fd00::*::",
+    "fd00::*:1",
+    "fd00::*:",
+    "fd00:::*",
+    "fd00::1*",
+    "fd00::*/64",
+    "fd00.*",
+    "fd00::1.2.3.*",
+    "::ffff:10.0.0.*",
+    "1:2:3:4:5:6:7:8:*",
+    "1:2:3:4:5:6:7:*:*",
+    "10.0.0.01",
+    "10.0.0.0/",
+    "10.0.0.0/33",
+    "10.0.0.0/-1",
+    "10.0.0.0/255.0.0.0",
+    "10.0.0.0/0008",
+    "::/129",
+    "-",
+    "1.1.1.1-",
+    "-1.1.1.1",
+    "1.1.1.1--1.1.1.2",
+    "1.1.1.1-1.1.1.2-1.1.1.3",
+    "1.1.1.2-1.1.1.1",
+    "fd00::2-fd00::1",
+    "1.1.1.1 - 1.1.1.2",
+    "1.1.1.1-fd00::1",
+    "::1-1.1.1.1",
+    "::1-::ffff:1.1.1.1",
+    "::ffff:1.1.1.1-::1:0:0:0",
+    "1.1.1.0/24-1.1.2.0/24",
+    "1.1.1.1-100",
+    "fe80::1%eth0",
+    "10.0.0.1\n",
+    "10.0.0.1,10.0.0.2",
+    "!10.0.0.1",
+    "host",
+    "[fd00::1]",
+    "10.0.0.1:53",
     "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
     "1.1.1.1-0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001",
     "****************************************************************************************************",
@@ -103,7 +155,7 @@ static const char *const wrong[] = {
 static void wrong_patterns(void)
 {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        const char *lists[2] = { "10.0.0.1", wrong[i] };
+        const char *lists[2] = {"10.0.0.1", wrong[i]};
         const char *bad = NULL;
         uint8_t first[16], last[16];
         struct sv_acl *acl = (struct sv_acl *)lists;
@@ -132,7 +184,7 @@ static void empty_lists_allow_all(void)
 
 static void an_allow_list_allows_nothing_else(void)
 {
-    static const char *const allow[] = { "10.0.0.0/8", "fd00::/8" };
+    static const char *const allow[] = {"10.0.0.0/8", "fd00::/8"};
     struct sv_acl *acl = list(allow, 2, NULL, 0);
 
     CHECK(allows(acl, "10.255.255.255"));
@@ -146,8 +198,9 @@ static void an_allow_list_allows_nothing_else(void)
 
 static void deny_overrides_allow(void)
 {
-    static const char *const narrow[] = { "10.1.0.0/16" }, *const wide[] = { "10.0.0.0/8" };
-    struct sv_acl *hole = list(wide, 1, narrow, 1), *closed = list(narrow, 1, wide, 1), *only = list(NULL, 0, wide, 1);
+    static const char *const narrow[] = {"10.1.0.0/16"}, *const wide[] = {"10.0.0.0/8"};
+    struct sv_acl *hole = list(wide, 1, narrow, 1), *closed = list(narrow, 1, wide, 1),
+                  *only = list(NULL, 0, wide, 1);
 
     CHECK(allows(hole, "10.0.255.255"));
     CHECK(!allows(hole, "10.1.0.0"));
@@ -167,10 +220,11 @@ static void deny_overrides_allow(void)
 /* An administrator who allows or blocks "all of IPv6" said nothing about IPv4. */
 static void ip6_patterns_hold_no_ip4(void)
 {
-    static const char *const wide[] = { "::/0", "::/64", "*:*:*:*:*:*:*:*", "::-ffff::", "::/80", "0:0:0:0:0:*:*:*" };
+    static const char *const wide[] = {"::/0",      "::/64", "*:*:*:*:*:*:*:*",
+                                       "::-ffff::", "::/80", "0:0:0:0:0:*:*:*"};
 
     for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
-        const char *const with_ip4[] = { wide[i], "10.0.0.0/8" };
+        const char *const with_ip4[] = {wide[i], "10.0.0.0/8"};
         struct sv_acl *allow = list(with_ip4, 2, NULL, 0), *deny = list(NULL, 0, wide + i, 1);
 
         CHECK(allows(allow, "10.0.0.1"));
@@ -189,7 +243,7 @@ static void ip6_patterns_hold_no_ip4(void)
 
 static void both_sides_of_the_ip4_addresses(void)
 {
-    static const char *const around[] = { "::fffe:ffff:fffe-::1:0:0:1" };
+    static const char *const around[] = {"::fffe:ffff:fffe-::1:0:0:1"};
     struct sv_acl *acl = list(around, 1, NULL, 0);
 
     CHECK(!allows(acl, "::fffe:ffff:fffd"));
@@ -206,7 +260,7 @@ static void both_sides_of_the_ip4_addresses(void)
 static void overlapping_patterns_join(void)
 {
     static const char *const allow[] = {
-        "10.0.0.5-10.0.0.9", "10.0.0.0/29",        "10.0.0.7", "10.0.0.10-10.0.0.11",
+        "10.0.0.5-10.0.0.9", "10.0.0.0/29",         "10.0.0.7",    "10.0.0.10-10.0.0.11",
         "10.0.0.0-10.0.0.3", "10.0.0.200-10.0.1.3", "10.0.0.0/29",
     };
     struct sv_acl *acl = list(allow, sizeof allow / sizeof *allow, NULL, 0);
@@ -242,7 +296,7 @@ static void add_one(uint8_t addr[16], int step)
 /* Few bytes differ, so that ranges overlap, and the two families lie close to each other. */
 static void random_addr(uint8_t addr[16], bool is4)
 {
-    static const uint8_t corners[] = { 0, 1, 0x7F, 0x80, 0xFE, 0xFF };
+    static const uint8_t corners[] = {0, 1, 0x7F, 0x80, 0xFE, 0xFF};
 
     memset(addr, 0, 16);
     addr[10] = addr[11] = 0xFF;
@@ -278,7 +332,8 @@ static void make_range(struct pattern *p)
         memcpy(p->first, p->last, 16);
         memcpy(p->last, first, 16);
     }
-    snprintf(p->text, TEXT, "%s-%s", sv_addr_format(from, sizeof from, p->first), sv_addr_format(to, sizeof to, p->last));
+    snprintf(p->text, TEXT, "%s-%s", sv_addr_format(from, sizeof from, p->first),
+             sv_addr_format(to, sizeof to, p->last));
 }
 
 /* The text is built group by group, so that no "::" takes the stars' place. */
@@ -414,12 +469,29 @@ static void ten_thousand_patterns(void)
 static void some_addresses_are_never_reached(void)
 {
     static const char *const texts[] = {
-        "0.0.0.0",         "0.255.255.255", "127.0.0.0",  "127.0.0.1",       "127.255.255.255",
-        "169.254.0.0",     "169.254.169.254", "169.254.255.255", "224.0.0.0",  "239.255.255.255",
-        "240.0.0.0",       "255.255.255.255", "::",       "::1",             "fe80::",
-        "fe80::1",         "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff",        "ff00::",
-        "ff02::1",         "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",        "::ffff:127.0.0.1",
-        "::ffff:169.254.169.254", "::ffff:224.0.0.1",
+        "0.0.0.0",
+        "0.255.255.255",
+        "127.0.0.0",
+        "127.0.0.1",
+        "127.255.255.255",
+        "169.254.0.0",
+        "169.254.169.254",
+        "169.254.255.255",
+        "224.0.0.0",
+        "239.255.255.255",
+        "240.0.0.0",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::",
+        "fe80::1",
+        "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "ff00::",
+        "ff02::1",
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "::ffff:224.0.0.1",
     };
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -430,11 +502,26 @@ static void some_addresses_are_never_reached(void)
 static void their_neighbours_are_reached(void)
 {
     static const char *const texts[] = {
-        "1.0.0.0",         "126.255.255.255", "128.0.0.0", "169.253.255.255", "169.255.0.0",
-        "168.254.1.1",     "223.255.255.255", "10.0.0.1",  "192.168.0.1",     "100.64.0.1",
-        "::2",             "::1:0",           "fec0::",    "fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-        "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",         "fd00::1",         "2001:db8::1",
-        "1::",             "1::1",            "::fffe:7f00:1",
+        "1.0.0.0",
+        "126.255.255.255",
+        "128.0.0.0",
+        "169.253.255.255",
+        "169.255.0.0",
+        "168.254.1.1",
+        "223.255.255.255",
+        "10.0.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "::2",
+        "::1:0",
+        "fec0::",
+        "fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "fd00::1",
+        "2001:db8::1",
+        "1::",
+        "1::1",
+        "::fffe:7f00:1",
     };
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -15,7 +15,7 @@ enum { READERS = 3, CHANGES = 60000, STEADY = 32, FLEETING = 256 };
 
 static struct sv_prefix prefix_of(const char *text)
 {
-    struct sv_prefix prefix = { .bits = 0 };
+    struct sv_prefix prefix = {.bits = 0};
 
     CHECK_EQ(sv_prefix_parse(&prefix, text), 0);
     return prefix;
@@ -64,7 +64,8 @@ static void *find_in_model(const uint8_t addr[16])
 /* A few addresses of either family with a few bits changed: prefixes nest and part at every length. */
 static void random_addr(uint8_t addr[16])
 {
-    static const char *const bases[BASES] = { "10.8.0.0", "10.8.0.1", "192.168.255.255", "fd00::1", "::", "2001:db8::" };
+    static const char *const bases[BASES] = {"10.8.0.0", "10.8.0.1", "192.168.255.255",
+                                             "fd00::1",  "::",       "2001:db8::"};
 
     CHECK_EQ(sv_addr_parse(addr, bases[random_below(BASES)]), 0);
     for (uint32_t i = random_below(4); i; i--) {
@@ -147,7 +148,7 @@ static bool visit(void *ctx, const struct sv_prefix *prefix, void *object)
 
 static void check_walk(const struct sv_trie *trie)
 {
-    struct walk all = { .limit = SIZE_MAX }, some = { .limit = 3 };
+    struct walk all = {.limit = SIZE_MAX}, some = {.limit = 3};
 
     sv_trie_each(trie, visit, &all);
     CHECK_EQ(all.count, model_count);
@@ -191,7 +192,8 @@ static void agrees_with_a_list(void)
 
 static void longest_prefix_wins(void)
 {
-    static const char *const texts[] = { "0.0.0.0/0", "10.0.0.0/8", "10.8.0.0/16", "10.8.0.2", "::/0", "fd00::/8" };
+    static const char *const texts[] = {"0.0.0.0/0", "10.0.0.0/8", "10.8.0.0/16",
+                                        "10.8.0.2",  "::/0",       "fd00::/8"};
     char objects[6];
     struct sv_trie trie;
 
@@ -259,7 +261,7 @@ static bool count_entry(void *ctx, const struct sv_prefix *prefix, void *object)
 
 static struct sv_prefix first_bits(const uint8_t addr[16], unsigned bits)
 {
-    struct sv_prefix prefix = { .bits = (uint8_t)bits };
+    struct sv_prefix prefix = {.bits = (uint8_t)bits};
 
     memcpy(prefix.addr, addr, 16);
     sv_addr_mask(prefix.addr, bits);
@@ -314,7 +316,7 @@ static void prefixes_of_every_length(void)
 
 struct entry {
     struct sv_rcu_head rcu;
-    uint32_t number;    /* of its prefix; all ones once it is freed */
+    uint32_t number; /* of its prefix; all ones once it is freed */
 };
 
 struct reader {
@@ -331,7 +333,7 @@ static atomic_size_t running;
 /* The steady ones are networks that never go, the fleeting ones lie inside them and beside each other. */
 static struct sv_prefix numbered(uint32_t number)
 {
-    struct sv_prefix prefix = { .addr = { [10] = 0xFF, [11] = 0xFF, [12] = 10 }, .bits = 120 };
+    struct sv_prefix prefix = {.addr = {[10] = 0xFF, [11] = 0xFF, [12] = 10}, .bits = 120};
 
     prefix.addr[13] = (uint8_t)(number % STEADY);
     if (number >= STEADY) {
@@ -429,7 +431,7 @@ static bool free_entry(void *ctx, const struct sv_prefix *prefix, void *object)
 
 static void readers_beside_a_writer(void)
 {
-    struct reader readers[READERS] = { 0 };
+    struct reader readers[READERS] = {0};
 
     CHECK_EQ(sv_rcu_init(&shared_rcu, READERS), 0);
     sv_trie_init(&shared, &shared_rcu);

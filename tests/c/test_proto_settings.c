@@ -9,13 +9,13 @@
 
 #define BYTES(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
 
-#define CAPS    0x01, 0, 4, 0, 0, 0, 0x19
-#define ID16    0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf
-#define V6      0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7
+#define CAPS 0x01, 0, 4, 0, 0, 0, 0x19
+#define ID16 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf
+#define V6 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7
 #define SESSION 0x10, 0, 16, ID16
 #define ADDRESS 0x11, 0, 5, 10, 8, 0, 2, 24
-#define MTU     0x15, 0, 2, 0x05, 0x8c
-#define LEAST   CAPS, SESSION, ADDRESS, MTU
+#define MTU 0x15, 0, 2, 0x05, 0x8c
+#define LEAST CAPS, SESSION, ADDRESS, MTU
 
 static const uint8_t full_hello[] = {CAPS, 0x02, 0, 3, 'x', '/', '1', 0x03, 0, 16, ID16, 0x04, 0, 16, V6};
 
@@ -251,8 +251,8 @@ static void an_update_is_written_from_its_mask(void)
                                    9,    9, 0x16, 0,    16,   V6,   0x17, 0, 0};
     CHECK_EQ(read_settings(&s, full_settings, sizeof full_settings), 0);
     s.has_keepalive = false;
-    size_t len =
-        sv_settings_write_update(&s, 1u << 5 | 1u << 6 | 1u << 7 | 1u << 0 | 1u << 20, list, sizeof list);
+    size_t len = sv_settings_write_update(&s, 1u << 5 | 1u << 6 | 1u << 7 | 1u << 0 | 1u << 20, list,
+                                          sizeof list);
     CHECK_EQ(len, sizeof want);
     CHECK_MEM(list, want, sizeof want);
     CHECK_EQ(sv_settings_write_update(&s, 1u << 5, list, 4), 0);

@@ -19,7 +19,8 @@ static struct sv_loop loop;
 static struct sv_proxy_gate gate;
 static struct sv_proxy_visitor passed;
 static unsigned passes, wakes;
-static const uint8_t peer[16] = { [10] = 0xFF, 0xFF, 127, 0, 0, 1 }, source[16] = { [10] = 0xFF, 0xFF, 198, 51, 100, 7 };
+static const uint8_t peer[16] = {[10] = 0xFF, 0xFF, 127, 0, 0, 1},
+                     source[16] = {[10] = 0xFF, 0xFF, 198, 51, 100, 7};
 
 static void on_pass(void *ctx, const struct sv_proxy_visitor *visitor)
 {
@@ -37,7 +38,7 @@ static void on_wake(void *ctx)
 static void open_gate(uint64_t patience)
 {
     passes = wakes = 0;
-    passed = (struct sv_proxy_visitor){ .fd = -1 };
+    passed = (struct sv_proxy_visitor){.fd = -1};
     CHECK_EQ(sv_loop_init(&loop, NULL, on_wake, NULL), 0);
     CHECK_EQ(sv_proxy_gate_init(&gate, &loop, patience, on_pass, &gate), 0);
 }
@@ -54,7 +55,7 @@ static void close_gate(void)
 /* A TCP connection over loopback: [0] the proxy's end, [1] what accept gave. */
 static void connect_pair(int fds[2])
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof addr;
     int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 
@@ -71,7 +72,7 @@ static void connect_pair(int fds[2])
 
 static void enter(int fd)
 {
-    struct sv_proxy_visitor visitor = { .fd = fd, .port = 7, .accepted_at = sv_clock_now() };
+    struct sv_proxy_visitor visitor = {.fd = fd, .port = 7, .accepted_at = sv_clock_now()};
 
     memcpy(visitor.peer, peer, 16);
     memcpy(visitor.source, peer, 16);

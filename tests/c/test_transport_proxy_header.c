@@ -44,7 +44,7 @@ static void check_source(const struct sv_proxy_header *header, const char *addr,
 
 static struct made make_v2(uint8_t command, uint8_t family, const void *block, size_t size)
 {
-    struct made made = { .len = 16 + size };
+    struct made made = {.len = 16 + size};
 
     memcpy(made.bytes, V2_SIGNATURE, 12);
     made.bytes[12] = command;
@@ -54,8 +54,9 @@ static struct made make_v2(uint8_t command, uint8_t family, const void *block, s
     return made;
 }
 
-static const uint8_t block4[12] = { 192, 0, 2, 1, 192, 0, 2, 2, 0x1F, 0x90, 0x01, 0xBB };
-static const uint8_t block6[36] = { 0x20, 0x01, 0x0D, 0xB8, [15] = 7, [16] = 0xFD, [31] = 1, [32] = 0xFF, 0xFE, 0, 80 };
+static const uint8_t block4[12] = {192, 0, 2, 1, 192, 0, 2, 2, 0x1F, 0x90, 0x01, 0xBB};
+static const uint8_t block6[36] = {
+    0x20, 0x01, 0x0D, 0xB8, [15] = 7, [16] = 0xFD, [31] = 1, [32] = 0xFF, 0xFE, 0, 80};
 
 /* Each shorter piece asks for more, for no more than there is in all; what follows the header changes nothing. */
 static void check_every_cut(const uint8_t *bytes, size_t len, size_t length)
@@ -88,7 +89,7 @@ static void v1_names_the_source(void)
 
 static void v1_unknown_keeps_the_peer(void)
 {
-    static const char *const lines[] = { "PROXY UNKNOWN\r\n", "PROXY UNKNOWN what ever 1 2 3 4 5\r\n" };
+    static const char *const lines[] = {"PROXY UNKNOWN\r\n", "PROXY UNKNOWN what ever 1 2 3 4 5\r\n"};
     struct sv_proxy_header header;
 
     for (size_t i = 0; i < 2; i++) {
@@ -126,7 +127,12 @@ static void v1_has_a_longest_line(void)
 static void v1_refuses_what_is_not_exact(void)
 {
     static const char *const bad[] = {
-        "PROXY \r\n", "PROXY \n", "PROXY TCP4\r\n", "PROXY UNKNOWN\n", "PROXY UNKNOWNS\r\n", "PROXY unknown\r\n",
+        "PROXY \r\n",
+        "PROXY \n",
+        "PROXY TCP4\r\n",
+        "PROXY UNKNOWN\n",
+        "PROXY UNKNOWNS\r\n",
+        "PROXY unknown\r\n",
         "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n",
         "PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n",
         "PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n",
@@ -177,7 +183,7 @@ static void v2_names_the_source(void)
 
 static void v2_passes_over_what_follows_the_addresses(void)
 {
-    uint8_t block[sizeof block4 + 40] = { 0 };
+    uint8_t block[sizeof block4 + 40] = {0};
     struct sv_proxy_header header;
     struct made made;
 
@@ -199,10 +205,13 @@ static void v2_may_come_in_pieces(void)
 /* LOCAL, whatever its block says; families that name no TCP peer. */
 static void v2_keeps_the_peer(void)
 {
-    static const uint8_t unix_block[216] = { '/', 't', 'm', 'p' };
-    static const struct { uint8_t command, family; size_t size; } cases[] = {
-        { 0x20, 0x00, 0 }, { 0x20, 0x11, 12 }, { 0x20, 0x11, 0 }, { 0x20, 0xFF, 3 }, { 0x21, 0x00, 0 },
-        { 0x21, 0x00, 20 }, { 0x21, 0x12, 12 }, { 0x21, 0x22, 36 }, { 0x21, 0x31, 216 }, { 0x21, 0x32, 216 },
+    static const uint8_t unix_block[216] = {'/', 't', 'm', 'p'};
+    static const struct {
+        uint8_t command, family;
+        size_t size;
+    } cases[] = {
+        {0x20, 0x00, 0},  {0x20, 0x11, 12}, {0x20, 0x11, 0},  {0x20, 0xFF, 3},   {0x21, 0x00, 0},
+        {0x21, 0x00, 20}, {0x21, 0x12, 12}, {0x21, 0x22, 36}, {0x21, 0x31, 216}, {0x21, 0x32, 216},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -217,10 +226,13 @@ static void v2_keeps_the_peer(void)
 
 static void v2_refuses_what_is_wrong(void)
 {
-    static const struct { uint8_t command, family; size_t size; } cases[] = {
-        { 0x11, 0x11, 12 }, { 0x31, 0x11, 12 }, { 0x22, 0x11, 12 }, { 0x2F, 0x11, 12 },     /* version, command */
-        { 0x21, 0x10, 12 }, { 0x21, 0x13, 12 }, { 0x21, 0x41, 12 }, { 0x21, 0x01, 12 },     /* family */
-        { 0x21, 0x11, 11 }, { 0x21, 0x11, 0 }, { 0x21, 0x21, 35 }, { 0x21, 0x21, 12 },      /* too short */
+    static const struct {
+        uint8_t command, family;
+        size_t size;
+    } cases[] = {
+        {0x11, 0x11, 12}, {0x31, 0x11, 12}, {0x22, 0x11, 12}, {0x2F, 0x11, 12}, /* version, command */
+        {0x21, 0x10, 12}, {0x21, 0x13, 12}, {0x21, 0x41, 12}, {0x21, 0x01, 12}, /* family */
+        {0x21, 0x11, 11}, {0x21, 0x11, 0},  {0x21, 0x21, 35}, {0x21, 0x21, 12}, /* too short */
     };
     static const uint8_t zeros[64];
     struct sv_proxy_header header;
@@ -248,8 +260,10 @@ static void v2_has_a_greatest_length(void)
 
 static void other_beginnings_are_no_header(void)
 {
-    static const char *const others[] = { "GET / HTTP/1.1\r\n", "\x16\x03\x01\x02", "POST / HTTP/1.1\r\n", "PROX Y", "PROXYTCP4",
-                                          "proxy TCP4", "\r\n\r\nGET / HTTP/1.1", "\n", " PROXY UNKNOWN\r\n" };
+    static const char *const others[] = {
+        "GET / HTTP/1.1\r\n", "\x16\x03\x01\x02", "POST / HTTP/1.1\r\n",    "PROX Y",
+        "PROXYTCP4",          "proxy TCP4",       "\r\n\r\nGET / HTTP/1.1", "\n",
+        " PROXY UNKNOWN\r\n"};
     struct sv_proxy_header header;
 
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {

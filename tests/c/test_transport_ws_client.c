@@ -7,7 +7,7 @@
 #include "tests/c/tls_certificate.h"
 #include "tests/c/ws_fixture.h"
 
-enum { MESSAGE = 10 * 1024, MESSAGES = 40 };      /* more than sockets take: the server is blocked on the way */
+enum { MESSAGE = 10 * 1024, MESSAGES = 40 }; /* more than sockets take: the server is blocked on the way */
 
 static struct tls_certificate hub;
 
@@ -32,7 +32,7 @@ static void open_pair(bool secure)
 /* Messages of every awkward length, up and down, in pieces that no read or record matches: all bytes arrive in order. */
 static void check_lengths(bool secure)
 {
-    static const size_t lengths[] = { 1, 125, 126, 127, 4000, 16384, 16385, 65535, 65536, 70000, 131072 };
+    static const size_t lengths[] = {1, 125, 126, 127, 4000, 16384, 16385, 65535, 65536, 70000, 131072};
     static uint8_t bytes[SV_LINK_HEADROOM + 131072];
     size_t sent = 0, wrong = 0;
 
@@ -81,7 +81,7 @@ static void a_graceful_end_is_told_to_both(void)
 /* A listener that answers the first bytes with these and closes. */
 static void check_answer(const char *answer, int error, const char *words)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof addr;
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd = -1;
     char request[4096];
@@ -109,8 +109,9 @@ static void check_answer(const char *answer, int error, const char *words)
 
 static void what_is_no_hub_is_told_in_words(void)
 {
-    check_answer("", SV_E_UNREACHABLE,
-                 "the server closed the connection instead of answering the WebSocket upgrade: it may expect wss://");
+    check_answer(
+        "", SV_E_UNREACHABLE,
+        "the server closed the connection instead of answering the WebSocket upgrade: it may expect wss://");
     check_answer("HTTP/1.1 403 Forbidden\r\n\r\n", SV_E_REFUSED,
                  "the server answered HTTP 403 instead of a WebSocket upgrade");
     check_answer("SSH-2.0-OpenSSH_9.2\r\n", SV_E_PROTOCOL, "the server does not speak HTTP/1.1");

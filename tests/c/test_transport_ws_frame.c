@@ -69,7 +69,8 @@ static void masks_at_every_alignment_and_length(void)
 
 static void writes_each_form_of_the_length(void)
 {
-    static const size_t lengths[] = { 0, 1, 124, 125, 126, 127, 128, 255, 256, 65534, 65535, 65536, 65537, LONGEST };
+    static const size_t lengths[] = {0,   1,   124,   125,   126,   127,   128,
+                                     255, 256, 65534, 65535, 65536, 65537, LONGEST};
 
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         wrap_and_check(i % 8, lengths[i], SV_WS_BINARY);
@@ -91,7 +92,7 @@ static void masks_are_fresh(void)
     size_t same = 0;
 
     for (size_t i = 0; i < FRAMES; i++) {
-        uint8_t frame[SV_WS_HEADER_MAX + 4] = { 0 };
+        uint8_t frame[SV_WS_HEADER_MAX + 4] = {0};
 
         sv_ws_wrap(frame + SV_WS_HEADER_MAX, 4, SV_WS_BINARY, true);
         masks[i] = sv_load32be(frame + SV_WS_HEADER_MAX);
@@ -132,7 +133,7 @@ static size_t put_header(uint8_t *dst, uint8_t first, uint64_t len)
 static void check_read(uint8_t first, uint64_t len)
 {
     struct sv_ws_header header;
-    uint8_t bytes[16] = { 0 };
+    uint8_t bytes[16] = {0};
     size_t size = put_header(bytes, first, len);
 
     for (size_t n = 0; n < size; n++) {
@@ -147,7 +148,8 @@ static void check_read(uint8_t first, uint64_t len)
 
 static void reads_each_form_of_the_length(void)
 {
-    static const uint64_t lengths[] = { 0, 1, 125, 126, 127, 65535, 65536, SV_WS_MESSAGE_MAX, UINT32_MAX, INT64_MAX };
+    static const uint64_t lengths[] = {0,          1,        125, 126, 127, 65535, 65536, SV_WS_MESSAGE_MAX,
+                                       UINT32_MAX, INT64_MAX};
 
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         check_read(0x82, lengths[i]);
@@ -177,18 +179,18 @@ static void check_refused(const uint8_t *bytes, size_t len)
     CHECK_EQ(read_copy(&header, bytes, len), SV_E_PROTOCOL);
 }
 
-#define REFUSED(...) check_refused((const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define REFUSED(...) check_refused((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void refuses_what_two_bytes_tell(void)
 {
-    REFUSED(0x82, 0x80);        /* masked (section 5.1) */
+    REFUSED(0x82, 0x80); /* masked (section 5.1) */
     REFUSED(0x82, 0xFE);
-    REFUSED(0xC2, 0x00);        /* reserved bits without an extension */
+    REFUSED(0xC2, 0x00); /* reserved bits without an extension */
     REFUSED(0xA2, 0x00);
     REFUSED(0x92, 0x00);
-    REFUSED(0x08, 0x00);        /* control frames in fragments */
+    REFUSED(0x08, 0x00); /* control frames in fragments */
     REFUSED(0x09, 0x01);
-    REFUSED(0x88, 126);         /* control frames that are too long */
+    REFUSED(0x88, 126); /* control frames that are too long */
     REFUSED(0x89, 127);
     for (uint8_t opcode = 0x3; opcode <= 0xF; opcode++) {
         if (opcode < SV_WS_CLOSE || opcode > SV_WS_PONG) {

@@ -16,7 +16,7 @@ static void open_tls(void)
 
 static void a_match_opens_the_link(void)
 {
-    uint8_t message[SV_LINK_HEADROOM + 5] = { [SV_LINK_HEADROOM] = 'h', 'e', 'l', 'l', 'o' };
+    uint8_t message[SV_LINK_HEADROOM + 5] = {[SV_LINK_HEADROOM] = 'h', 'e', 'l', 'l', 'o'};
 
     open_tls();
     ws_dial("wss://127.0.0.1:%u/path", hub.hash, true, sv_ws_server_port(ws.server));

@@ -11,8 +11,9 @@
 
 enum { OPENING_MAX = 1024 };
 
-#define REQUEST "GET /any HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
-                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+#define REQUEST                                                                       \
+    "GET /any HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
 static void open_plain(const char *trusted, const char *also)
 {
@@ -26,8 +27,9 @@ static void open_plain(const char *trusted, const char *also)
 
 static int connect_raw(void)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(sv_ws_server_port(ws.server)),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons(sv_ws_server_port(ws.server)),
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     CHECK_EQ(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
@@ -95,7 +97,8 @@ static void trusted_proxies_are_passed_over(void)
 /* Behind a PROXY header X-Forwarded-For counts only when the source it names is a trusted proxy itself. */
 static void both_follow_one_rule(void)
 {
-    check_remote("PROXY TCP4 198.51.100.7 192.0.2.1 1 2\r\n", "X-Forwarded-For: 203.0.113.1\r\n", "198.51.100.7");
+    check_remote("PROXY TCP4 198.51.100.7 192.0.2.1 1 2\r\n", "X-Forwarded-For: 203.0.113.1\r\n",
+                 "198.51.100.7");
     check_remote("PROXY TCP4 192.0.2.8 192.0.2.1 1 2\r\n", "X-Forwarded-For: 203.0.113.1\r\n", "203.0.113.1");
     check_remote("PROXY UNKNOWN\r\n", "X-Forwarded-For: 203.0.113.1\r\n", "203.0.113.1");
 }
@@ -145,7 +148,7 @@ static void a_long_list_is_read_to_its_end(void)
 static void opening_links_are_bounded(const char *trusted)
 {
     static int fds[OPENING_MAX + 1];
-    struct rlimit files = { 4096, 4096 };
+    struct rlimit files = {4096, 4096};
 
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
     open_plain(trusted, trusted);
@@ -154,7 +157,7 @@ static void opening_links_are_bounded(const char *trusted)
         uv_run(&ws.loop.uv, UV_RUN_NOWAIT);
     }
     wait_closed(fds[OPENING_MAX]);
-    CHECK_EQ(recv(fds[0], &(char){ 0 }, 1, MSG_DONTWAIT), -1);
+    CHECK_EQ(recv(fds[0], &(char){0}, 1, MSG_DONTWAIT), -1);
     CHECK_EQ(errno, EAGAIN);
     close(fds[0]);
     for (unsigned i = 0; i < 200; i++) {

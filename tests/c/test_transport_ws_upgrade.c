@@ -47,7 +47,8 @@ static void the_request_has_its_lines(void)
     CHECK_EQ(strlen(key), SV_WS_KEY);
     snprintf(expected, sizeof expected,
              "GET /some/path?query=1 HTTP/1.1\r\nHost: hub.example:8443\r\nUpgrade: websocket\r\n"
-             "Connection: Upgrade\r\nSec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n" PROTOCOL "\r\n", key);
+             "Connection: Upgrade\r\nSec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n" PROTOCOL "\r\n",
+             key);
     CHECK_STR(request, expected);
     CHECK_EQ(n, strlen(expected));
 }
@@ -63,7 +64,7 @@ static void each_request_has_another_key(void)
 
 static void a_request_cannot_be_injected(void)
 {
-    static const char *const bad[] = { "/a b", "/\r\nX: y", "/\n", "/\t", "/\x7F", "/\x01" };
+    static const char *const bad[] = {"/a b", "/\r\nX: y", "/\n", "/\t", "/\x7F", "/\x01"};
     char request[SV_WS_REQUEST_MAX], key[SV_WS_KEY + 1], path[SV_WS_REQUEST_MAX + 1];
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -132,8 +133,8 @@ static void a_wrong_answer_is_refused(void)
 
 static void another_status_is_told(void)
 {
-    static const char *const none[] = { "HTTP/1.0 101 X\r\n" UPGRADE ACCEPT "\r\n", "SSH-2.0-OpenSSH\r\n\r\n",
-                                        "\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/2 101 Switching\r\n\r\n" };
+    static const char *const none[] = {"HTTP/1.0 101 X\r\n" UPGRADE ACCEPT "\r\n", "SSH-2.0-OpenSSH\r\n\r\n",
+                                       "\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/2 101 Switching\r\n\r\n"};
 
     check_refused("HTTP/1.1 404 Not Found\r\n\r\n", SV_E_REFUSED,
                   "the server answered HTTP 404 instead of a WebSocket upgrade");
@@ -141,7 +142,8 @@ static void another_status_is_told(void)
                   "the server answered HTTP 502 instead of a WebSocket upgrade");
     check_refused("HTTP/1.1 200 OK\r\n" UPGRADE ACCEPT "\r\n", SV_E_REFUSED,
                   "the server answered HTTP 200 instead of a WebSocket upgrade");
-    check_refused("HTTP/1.1 1011 Odd\r\n" UPGRADE ACCEPT "\r\n", SV_E_PROTOCOL, "the server does not speak HTTP/1.1");
+    check_refused("HTTP/1.1 1011 Odd\r\n" UPGRADE ACCEPT "\r\n", SV_E_PROTOCOL,
+                  "the server does not speak HTTP/1.1");
     check_refused("HTTP/1.1 abc Odd\r\n\r\n", SV_E_PROTOCOL, "the server does not speak HTTP/1.1");
     check_refused("HTTP/1.1 99999999999 Odd\r\n\r\n", SV_E_PROTOCOL, "the server does not speak HTTP/1.1");
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {

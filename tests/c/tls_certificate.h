@@ -9,8 +9,8 @@
 #include <string.h>
 
 struct tls_certificate {
-    char cert[4096], key[4096];     /* PEM */
-    uint8_t hash[32];               /* SHA-256 of the DER */
+    char cert[4096], key[4096]; /* PEM */
+    uint8_t hash[32];           /* SHA-256 of the DER */
 };
 
 static inline void tls_to_text(BIO *bio, char text[4096])
@@ -34,7 +34,8 @@ static inline void tls_certificate_make(struct tls_certificate *made, const char
     X509_gmtime_adj(X509_getm_notBefore(x509), -3600);
     X509_gmtime_adj(X509_getm_notAfter(x509), 86400);
     X509_set_pubkey(x509, key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(x509), "CN", MBSTRING_ASC, (const unsigned char *)"test", -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(x509), "CN", MBSTRING_ASC, (const unsigned char *)"test",
+                               -1, -1, 0);
     X509_set_issuer_name(x509, X509_get_subject_name(x509));
     X509_add_ext(x509, names, -1);
     if (!X509_sign(x509, key, EVP_sha256()) || !PEM_write_bio_X509(cert_text, x509) ||

@@ -11,11 +11,11 @@
 enum { WS_RECEIVED_MAX = 4 << 20 };
 
 struct ws_end {
-    struct sv_link *link;           /* NULL once it is closed */
+    struct sv_link *link; /* NULL once it is closed */
     bool opened, closed;
     int error;
     char why[256];
-    uint8_t remote[16];             /* at open */
+    uint8_t remote[16]; /* at open */
     uint16_t remote_port;
     uint8_t *received;
     size_t received_len;
@@ -80,10 +80,16 @@ static void ws_on_closed(struct sv_link *link, int error, const char *why)
 }
 
 static const struct sv_link_sink ws_accept_sink = {
-    .on_open = ws_on_accept, .on_bytes = ws_on_bytes, .on_writable = ws_on_writable, .on_closed = ws_on_closed,
+    .on_open = ws_on_accept,
+    .on_bytes = ws_on_bytes,
+    .on_writable = ws_on_writable,
+    .on_closed = ws_on_closed,
 };
 static const struct sv_link_sink ws_dial_sink = {
-    .on_open = ws_on_dialed, .on_bytes = ws_on_bytes, .on_writable = ws_on_writable, .on_closed = ws_on_closed,
+    .on_open = ws_on_dialed,
+    .on_bytes = ws_on_bytes,
+    .on_writable = ws_on_writable,
+    .on_closed = ws_on_closed,
 };
 
 static bool ws_admit(void *owner, const uint8_t remote[16])
@@ -104,7 +110,7 @@ static void ws_end_reset(struct ws_end *end)
 {
     uint8_t *received = end->received ? end->received : malloc(WS_RECEIVED_MAX);
 
-    *end = (struct ws_end){ .received = received };
+    *end = (struct ws_end){.received = received};
 }
 
 /* Turns the loop until *what is true; a check fails after 20 s. */

@@ -35,7 +35,8 @@ static int read_answer(const uint8_t *bytes, size_t len)
     char why[SV_WS_WHY] = "";
     int n = sv_ws_read_answer((const char *)copy, len, KEY, why);
 
-    require(n >= 0 ? (size_t)n <= len : (n == SV_E_PROTOCOL || n == SV_E_REFUSED) && *why && memchr(why, '\0', SV_WS_WHY));
+    require(n >= 0 ? (size_t)n <= len
+                   : (n == SV_E_PROTOCOL || n == SV_E_REFUSED) && *why && memchr(why, '\0', SV_WS_WHY));
     free(copy);
     return n;
 }
@@ -97,7 +98,8 @@ static void fuzz_proxy(const uint8_t *bytes, size_t size)
         enum sv_proxy_verdict verdict = sv_proxy_header_read(&header, copy, len);
 
         free(copy);
-        require(decided == SV_PROXY_MORE || (verdict == decided && (verdict == SV_PROXY_BAD || header.length == length)));
+        require(decided == SV_PROXY_MORE ||
+                (verdict == decided && (verdict == SV_PROXY_BAD || header.length == length)));
         require(verdict != SV_PROXY_MORE || (header.length > len && header.length <= SV_PROXY_HEADER_MAX));
         require(verdict != SV_PROXY_HEADER || (header.length && header.length <= len));
         decided = verdict;
@@ -107,7 +109,8 @@ static void fuzz_proxy(const uint8_t *bytes, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static void (*const parsers[])(const uint8_t *, size_t) = { fuzz_answer, fuzz_frames, fuzz_wrap, fuzz_proxy };
+    static void (*const parsers[])(const uint8_t *, size_t) = {fuzz_answer, fuzz_frames, fuzz_wrap,
+                                                               fuzz_proxy};
 
     if (size) {
         parsers[data[0] % 4](data + 1, size - 1);

@@ -96,7 +96,7 @@ static void require_offload(const struct sv_vnet *vnet, size_t len)
 
 static void answer(const uint8_t *packet, const struct sv_ip *ip)
 {
-    static const uint8_t gateway[2][16] = { { [10] = 0xFF, [11] = 0xFF, [12] = 10 }, { [0] = 0xFD } };
+    static const uint8_t gateway[2][16] = {{[10] = 0xFF, [11] = 0xFF, [12] = 10}, {[0] = 0xFD}};
     uint8_t dst[SV_ICMP_MAX], again[SV_ICMP_MAX];
     struct sv_ip read;
 

@@ -15,26 +15,26 @@ extern "C" {
 #endif
 
 /* The one list of errors: name, value, text. Functions return 0 or one of these. */
-#define SV_ERRORS(X)                                                        \
-    X(NOMEM, -1, "out of memory")                                           \
-    X(INVALID, -2, "invalid argument")                                      \
-    X(MALFORMED, -3, "malformed input")                                     \
-    X(AGAIN, -4, "would block")                                             \
-    X(SYSTEM, -5, "system call failed")                                     \
-    X(AUTH, -6, "authentication failed")                                    \
-    X(REPLAY, -7, "replayed")                                               \
-    X(STATE, -8, "not possible in this state")                              \
-    X(NOT_FOUND, -9, "not found")                                           \
-    X(EXISTS, -10, "already exists")                                        \
-    X(FULL, -11, "full")                                                    \
-    X(CLOSED, -12, "closed")                                                \
-    X(TIMEOUT, -13, "timed out")                                            \
-    X(PROTOCOL, -14, "protocol error")                                      \
-    X(REFUSED, -15, "refused")                                              \
-    X(UNREACHABLE, -16, "unreachable")                                      \
-    X(UNSUPPORTED, -17, "not supported")                                    \
-    X(PERMISSION, -18, "permission denied")                                 \
-    X(IN_USE, -19, "address in use")                                        \
+#define SV_ERRORS(X)                           \
+    X(NOMEM, -1, "out of memory")              \
+    X(INVALID, -2, "invalid argument")         \
+    X(MALFORMED, -3, "malformed input")        \
+    X(AGAIN, -4, "would block")                \
+    X(SYSTEM, -5, "system call failed")        \
+    X(AUTH, -6, "authentication failed")       \
+    X(REPLAY, -7, "replayed")                  \
+    X(STATE, -8, "not possible in this state") \
+    X(NOT_FOUND, -9, "not found")              \
+    X(EXISTS, -10, "already exists")           \
+    X(FULL, -11, "full")                       \
+    X(CLOSED, -12, "closed")                   \
+    X(TIMEOUT, -13, "timed out")               \
+    X(PROTOCOL, -14, "protocol error")         \
+    X(REFUSED, -15, "refused")                 \
+    X(UNREACHABLE, -16, "unreachable")         \
+    X(UNSUPPORTED, -17, "not supported")       \
+    X(PERMISSION, -18, "permission denied")    \
+    X(IN_USE, -19, "address in use")           \
     X(EXHAUSTED, -20, "counter exhausted")
 
 #define SV_ERROR_ENUM(name, value, text) SV_E_##name = (value),

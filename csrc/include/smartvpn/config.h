@@ -11,26 +11,26 @@ extern "C" {
 
 /* A hub. Zero a field for its default. */
 typedef struct sv_server_config {
-    const char *listen_addr;                /* host:port of the WebSocket listener; port 0 picks one */
-    uint8_t private_key[SV_KEY_SIZE];       /* Noise static key */
-    const char *subnet;                     /* IPv4 CIDR; the hub takes its first address */
-    const char *subnet6;                    /* optional IPv6 CIDR with at least as many host bits */
-    const char *tls_cert, *tls_key;         /* PEM text, both or none */
-    const char *const *dns;                 /* addresses pushed to clients */
+    const char *listen_addr;          /* host:port of the WebSocket listener; port 0 picks one */
+    uint8_t private_key[SV_KEY_SIZE]; /* Noise static key */
+    const char *subnet;               /* IPv4 CIDR; the hub takes its first address */
+    const char *subnet6;              /* optional IPv6 CIDR with at least as many host bits */
+    const char *tls_cert, *tls_key;   /* PEM text, both or none */
+    const char *const *dns;           /* addresses pushed to clients */
     size_t dns_count;
-    const char *const *routes;              /* CIDRs that clients send into the tunnel; none: only the subnet */
+    const char *const *routes; /* CIDRs that clients send into the tunnel; none: only the subnet */
     size_t route_count;
-    const char *const *trusted_proxies;     /* CIDRs whose PROXY header or X-Forwarded-For is believed */
+    const char *const *trusted_proxies; /* CIDRs whose PROXY header or X-Forwarded-For is believed */
     size_t trusted_proxy_count;
-    uint16_t mtu;                           /* of the tunnel, bytes; 0: 1420 */
-    uint16_t keepalive_secs;                /* greatest interval; 0: 60 */
-    uint32_t rekey_secs;                    /* SV_REKEY_NEVER for never; 0: 3600; else at least 20 */
-    uint32_t resume_lifetime_secs;          /* SV_RESUME_NEVER: sessions end with their link; 0: 300 */
-    uint64_t default_bytes_per_sec;         /* rate limit of clients without their own; 0: none */
-    uint64_t default_burst_bytes;           /* 0: max(rate / 10, 16 KB) */
-    bool deny_host_access;                  /* clients reach nothing on the hub itself but ICMP and DNS on the gateway */
-    uint16_t workers;                       /* threads; 0: one per core */
-    const char *tun_name;                   /* interface name or pattern; NULL: "svpn%d" */
+    uint16_t mtu;                   /* of the tunnel, bytes; 0: 1420 */
+    uint16_t keepalive_secs;        /* greatest interval; 0: 60 */
+    uint32_t rekey_secs;            /* SV_REKEY_NEVER for never; 0: 3600; else at least 20 */
+    uint32_t resume_lifetime_secs;  /* SV_RESUME_NEVER: sessions end with their link; 0: 300 */
+    uint64_t default_bytes_per_sec; /* rate limit of clients without their own; 0: none */
+    uint64_t default_burst_bytes;   /* 0: max(rate / 10, 16 KB) */
+    bool deny_host_access; /* clients reach nothing on the hub itself but ICMP and DNS on the gateway */
+    uint16_t workers;      /* threads; 0: one per core */
+    const char *tun_name;  /* interface name or pattern; NULL: "svpn%d" */
 } sv_server_config;
 
 #define SV_REKEY_NEVER UINT32_MAX
@@ -38,15 +38,15 @@ typedef struct sv_server_config {
 
 /* One client the hub accepts. */
 typedef struct sv_client_entry {
-    const char *client_id;                  /* 1 to 128 bytes */
-    uint8_t public_key[SV_KEY_SIZE];        /* Noise static key */
-    const char *assigned_ip;                /* IPv4 of the subnet; NULL: the lowest free one */
+    const char *client_id;           /* 1 to 128 bytes */
+    uint8_t public_key[SV_KEY_SIZE]; /* Noise static key */
+    const char *assigned_ip;         /* IPv4 of the subnet; NULL: the lowest free one */
     bool disabled;
-    int64_t expires_at;                     /* seconds since 1970 UTC; 0: never */
-    uint32_t max_connections;               /* 0: 1 */
-    int priority;                           /* lower means a greater share of a worker's turn; usual 100 */
-    uint64_t bytes_per_sec, burst_bytes;    /* 0: the hub's default */
-    const char *const *source_allow;        /* patterns: address, CIDR, 192.168.1.*, first-last */
+    int64_t expires_at;                  /* seconds since 1970 UTC; 0: never */
+    uint32_t max_connections;            /* 0: 1 */
+    int priority;                        /* lower means a greater share of a worker's turn; usual 100 */
+    uint64_t bytes_per_sec, burst_bytes; /* 0: the hub's default */
+    const char *const *source_allow;     /* patterns: address, CIDR, 192.168.1.*, first-last */
     size_t source_allow_count;
     const char *const *source_deny;
     size_t source_deny_count;
@@ -58,16 +58,17 @@ typedef struct sv_client_entry {
 
 /* A client. */
 typedef struct sv_client_config {
-    const char *server_url;                 /* ws://host[:port]/path or wss://… */
-    uint8_t server_key[SV_KEY_SIZE];        /* the hub's Noise static key */
-    uint8_t private_key[SV_KEY_SIZE];       /* own Noise static key */
-    uint8_t instance[16];                   /* random, the same at every start of this installation */
-    const uint8_t *cert_hash;               /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain is asked */
-    bool cert_hash_strict;                  /* false: a valid chain does as well as a match */
-    uint16_t mtu;                           /* 0: what the hub says */
-    uint16_t keepalive_secs;                /* greatest interval; 0: what the hub says */
-    const char *tun_name;                   /* NULL: "svpn%d" */
-    uint32_t handshake_timeout_ms;          /* for one attempt, from connect to live; 0: 10,000 */
+    const char *server_url;           /* ws://host[:port]/path or wss://… */
+    uint8_t server_key[SV_KEY_SIZE];  /* the hub's Noise static key */
+    uint8_t private_key[SV_KEY_SIZE]; /* own Noise static key */
+    uint8_t instance[16];             /* random, the same at every start of this installation */
+    const uint8_t
+        *cert_hash;        /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain is asked */
+    bool cert_hash_strict; /* false: a valid chain does as well as a match */
+    uint16_t mtu;          /* 0: what the hub says */
+    uint16_t keepalive_secs;       /* greatest interval; 0: what the hub says */
+    const char *tun_name;          /* NULL: "svpn%d" */
+    uint32_t handshake_timeout_ms; /* for one attempt, from connect to live; 0: 10,000 */
 } sv_client_config;
 
 #ifdef __cplusplus

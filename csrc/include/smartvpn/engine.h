@@ -37,15 +37,16 @@ SV_API uint16_t sv_engine_port(const sv_engine *engine);
 SV_API const char *sv_engine_aead(void);
 
 /* Log lines: level 0 error … 3 debug. fn may be called from any thread; NULL goes back to stderr. */
-SV_API void sv_engine_set_log(void (*fn)(void *ctx, int level, const char *line), void *ctx, int most_verbose);
+SV_API void sv_engine_set_log(void (*fn)(void *ctx, int level, const char *line), void *ctx,
+                              int most_verbose);
 
 typedef struct sv_quality_info {
     double srtt_ms, jitter_ms, min_rtt_ms, max_rtt_ms;
-    double loss_ratio;              /* 0…1, over the last 50 keepalives */
+    double loss_ratio; /* 0…1, over the last 50 keepalives */
     uint32_t consecutive_timeouts;
-    int health;                     /* 0 healthy, 1 degraded, 2 critical */
+    int health; /* 0 healthy, 1 degraded, 2 critical */
     uint32_t keepalive_interval_secs;
-    bool known;                     /* false until the first measurement */
+    bool known; /* false until the first measurement */
 } sv_quality_info;
 
 /* Drops by cause, in packets. */
@@ -54,12 +55,12 @@ typedef struct sv_drops {
 } sv_drops;
 
 typedef struct sv_statistics {
-    uint64_t bytes_sent, bytes_received;            /* IP bytes through the tunnel; sent: towards the peer(s) */
-    uint64_t packets_sent, packets_received;        /* a super-packet counts as its segments */
+    uint64_t bytes_sent, bytes_received;     /* IP bytes through the tunnel; sent: towards the peer(s) */
+    uint64_t packets_sent, packets_received; /* a super-packet counts as its segments */
     uint64_t keepalives_sent, keepalives_received;
     uint64_t uptime_secs;
     uint64_t active_sessions, total_sessions;
-    uint64_t handshakes, bad_handshakes;            /* hub: message 1 that opened / did not, or was over the limits */
+    uint64_t handshakes, bad_handshakes; /* hub: message 1 that opened / did not, or was over the limits */
     uint64_t half_open;
     uint64_t icmp_too_big_sent;
     sv_drops drops;
@@ -78,10 +79,12 @@ SV_API int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, ch
 SV_API int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code);
 
 /* Ends one session (session_id) or all (NULL) of the client. SV_E_NOT_FOUND: no such client, or no such session. */
-SV_API int sv_hub_disconnect(sv_engine *engine, const char *client_id, const uint8_t *session_id, unsigned code);
+SV_API int sv_hub_disconnect(sv_engine *engine, const char *client_id, const uint8_t *session_id,
+                             unsigned code);
 
 /* At run time, until the next put that changes the limit; rate 0 is unlimited. */
-SV_API int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec, uint64_t burst_bytes);
+SV_API int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec,
+                                 uint64_t burst_bytes);
 
 typedef struct sv_session_info {
     char client_id[SV_CLIENT_ID_SIZE];
@@ -92,30 +95,32 @@ typedef struct sv_session_info {
     char software[65];                      /* printable */
     int transport;                          /* 1 websocket, 2 quic, 3 wireguard */
     double connected_since, last_keepalive; /* seconds since 1970 UTC; 0: none yet */
-    uint64_t bytes_sent, bytes_received, packets_sent, packets_received;  /* sent: to the client */
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received; /* sent: to the client */
     uint64_t keepalives_received;
-    uint64_t bytes_per_sec, burst_bytes;    /* limit in force; 0: none */
+    uint64_t bytes_per_sec, burst_bytes; /* limit in force; 0: none */
     uint64_t packets_dropped, bytes_dropped;
     sv_drops drops;
     sv_quality_info quality;
 } sv_session_info;
 
 /* The live sessions, of one client or of all (client_id NULL): fills up to cap entries and says through *count how many there are. */
-SV_API int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap, size_t *count);
+SV_API int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap,
+                           size_t *count);
 
 /* ---- client ---- */
 
 typedef struct sv_client_settings {
-    char address[SV_ADDR_TEXT_SIZE], address6[SV_ADDR_TEXT_SIZE];   /* with prefix length; "" when absent */
+    char address[SV_ADDR_TEXT_SIZE], address6[SV_ADDR_TEXT_SIZE]; /* with prefix length; "" when absent */
     char gateway[SV_ADDR_TEXT_SIZE], gateway6[SV_ADDR_TEXT_SIZE];
-    char server_addr[SV_ADDR_TEXT_SIZE];    /* the host at the other end of the socket, without port: keep its route outside the tunnel */
+    char server_addr
+        [SV_ADDR_TEXT_SIZE]; /* the host at the other end of the socket, without port: keep its route outside the tunnel */
     uint16_t mtu;
     char dns[8][SV_ADDR_TEXT_SIZE];
     size_t dns_count;
     char routes[256][SV_ADDR_TEXT_SIZE];
     size_t route_count;
-    double connected_since;                 /* seconds since 1970 UTC */
-    double handshake_ms;                    /* from the start of the TCP connect to the settings */
+    double connected_since; /* seconds since 1970 UTC */
+    double handshake_ms;    /* from the start of the TCP connect to the settings */
 } sv_client_settings;
 
 /* SV_E_STATE before the first settings. */
