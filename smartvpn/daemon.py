@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -53,6 +54,7 @@ from smartvpn.types import Keypair
 log = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE = 64
+_MOST_FILES = 1 << 19
 
 
 class Daemon:
@@ -292,6 +294,14 @@ def _serve_until_ended(arguments: argparse.Namespace) -> None:
             management.close()
 
 
+def _allow_files() -> None:
+    """Two files a client: the soft limit of most systems, 1024, would end at some 500 clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program `smartvpn_daemon`. Returns its exit status."""
     arguments = _arguments(argv)
@@ -301,6 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.generate_keypair:
         print(dump(Keypair.generate()))
         return 0
+    _allow_files()
     status = 0
     try:
         _serve_until_ended(arguments)

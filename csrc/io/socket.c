@@ -135,6 +135,16 @@ int sv_listen(int *out, const struct sockaddr_storage *addr, socklen_t len, bool
     return 0;
 }
 
+static bool is_out_of_means(int code)
+{
+    return code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM;
+}
+
+static bool is_callers_fault(int code)
+{
+    return code == EBADF || code == ENOTSOCK || code == EINVAL || code == EFAULT || code == EOPNOTSUPP;
+}
+
 int sv_accept(int listener, int *fd, struct sockaddr_storage *peer)
 {
     for (;;) {
@@ -147,7 +157,10 @@ int sv_accept(int listener, int *fd, struct sockaddr_storage *peer)
         if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return SV_E_AGAIN;
         }
-        if (errno != EINTR && errno != ECONNABORTED && errno != EPROTO) {
+        if (is_out_of_means(errno)) {
+            return SV_E_FULL;
+        }
+        if (is_callers_fault(errno)) {
             return SV_E_SYSTEM;
         }
     }

@@ -17,7 +17,8 @@ char *sv_sockaddr_format(char *dst, size_t size, const uint8_t ip[16], uint16_t 
 
 /* Non-blocking TCP listener; dual-stack for v6 any. SV_E_IN_USE, SV_E_PERMISSION, SV_E_SYSTEM. */
 int sv_listen(int *fd, const struct sockaddr_storage *addr, socklen_t len, bool reuse_port);
-/* SV_E_AGAIN when none waits; transient errors of one connection are passed over. */
+/* SV_E_AGAIN when none waits, SV_E_FULL when the process or the system is out of files or memory (errno says which),
+ * SV_E_SYSTEM; what Linux reports of a single connection that failed meanwhile is passed over. */
 int sv_accept(int listener, int *fd, struct sockaddr_storage *peer);
 
 /* TCP_NODELAY, TCP_NOTSENT_LOWAT 128 KB, BBR where the kernel has it (quietly not where it has not), TCP_USER_TIMEOUT 30 s. */

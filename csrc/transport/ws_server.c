@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/heap.h"
 #include "base/log.h"
+#include "io/listener.h"
 #include "io/socket.h"
 #include "transport/proxy_gate.h"
 #include "transport/websocket.h"
@@ -18,7 +19,6 @@
 #include "transport/ws_tls.h"
 
 enum {
-    ACCEPTS_PER_TURN = 64,
     OPENING_MAX = 1024,   /* links in TLS or upgrade; more are refused */
     FORWARDED_MAX = 8192, /* more than libwebsockets takes of all headers together */
 };
@@ -33,10 +33,9 @@ struct sv_ws_server {
     struct sv_loop *loop;
     struct lws_context *context;
     struct lws_vhost *vhost;
-    struct sv_watch *watch;
+    struct sv_listener *listener; /* NULL once it has stopped accepting */
     struct sv_timer *timer;
     struct sv_heap deadlines; /* of links: to be open, writable or closed by then */
-    int listener;
     uint16_t port;
     const char *tls_cert, *tls_key; /* while the context is made */
     bool (*admit)(void *owner, const uint8_t remote[16]);
@@ -341,8 +340,9 @@ static void adopt(void *ctx, const struct sv_proxy_visitor *visitor)
     set_deadline(link, link->link.opened_at + OPEN_WITHIN);
 }
 
-static void receive(struct sv_ws_server *server, int fd, const struct sockaddr_storage *peer)
+static void on_accepted(void *ctx, int fd, const struct sockaddr_storage *peer)
 {
+    struct sv_ws_server *server = ctx;
     struct sv_proxy_visitor visitor = {.fd = fd, .accepted_at = server->loop->now};
 
     sv_sockaddr_split(peer, visitor.peer, &visitor.port);
@@ -353,18 +353,6 @@ static void receive(struct sv_ws_server *server, int fd, const struct sockaddr_s
         sv_proxy_gate_enter(&server->gate, &visitor);
     } else {
         adopt(server, &visitor);
-    }
-}
-
-static void on_connection(void *ctx, int events)
-{
-    struct sv_ws_server *server = ctx;
-    struct sockaddr_storage peer;
-    int fd;
-
-    (void)events;
-    for (int i = 0; i < ACCEPTS_PER_TURN && sv_accept(server->listener, &fd, &peer) == 0; i++) {
-        receive(server, fd, &peer);
     }
 }
 
@@ -414,31 +402,6 @@ static int open_context(struct sv_ws_server *server)
     return server->vhost ? 0 : sv_fail(SV_E_SYSTEM, "cannot make a WebSocket server");
 }
 
-static int open_listener(struct sv_ws_server *server, const struct sv_ws_server_config *config)
-{
-    struct sockaddr_storage addr;
-    socklen_t len;
-    uint8_t ip[16];
-    int error = sv_sockaddr_parse(&addr, &len, config->listen_addr);
-
-    if (error) {
-        return sv_fail(error, "listenAddr: '%.64s' is not host:port", config->listen_addr);
-    }
-    error = sv_listen(&server->listener, &addr, len, config->reuse_port);
-    if (error) {
-        return error;
-    }
-    len = sizeof addr;
-    getsockname(server->listener, (struct sockaddr *)&addr, &len);
-    sv_sockaddr_split(&addr, ip, &server->port);
-    server->watch = sv_watch_new(server->loop, server->listener, on_connection, server);
-    if (!server->watch) {
-        return SV_E_NOMEM;
-    }
-    sv_watch_set(server->watch, SV_READABLE);
-    return 0;
-}
-
 int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop,
                       const struct sv_ws_server_config *config)
 {
@@ -450,7 +413,6 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop,
         return SV_E_NOMEM;
     }
     server->loop = loop;
-    server->listener = -1;
     server->tls_cert = config->tls_cert;
     server->tls_key = config->tls_key;
     server->admit = config->admit;
@@ -469,12 +431,14 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop,
         error = open_context(server);
     }
     if (!error) {
-        error = open_listener(server, config);
+        error = sv_listener_open(&server->listener, loop, config->listen_addr, config->reuse_port,
+                                 on_accepted, server);
     }
     if (error) {
         sv_ws_server_close(server);
         return error;
     }
+    server->port = sv_listener_port(server->listener);
     *out = server;
     return 0;
 }
@@ -486,14 +450,8 @@ uint16_t sv_ws_server_port(const struct sv_ws_server *server)
 
 void sv_ws_server_stop_accepting(struct sv_ws_server *server)
 {
-    if (server->watch) {
-        sv_watch_close(server->watch);
-        server->watch = NULL;
-    }
-    if (server->listener >= 0) {
-        close(server->listener);
-        server->listener = -1;
-    }
+    sv_listener_close(server->listener);
+    server->listener = NULL;
     sv_proxy_gate_clear(&server->gate);
 }
 
