@@ -17,6 +17,7 @@
 #include "transport/ws_forwarded.h"
 #include "transport/ws_stream.h"
 #include "transport/ws_tls.h"
+#include "transport/ws_upgrade.h"
 
 enum {
     OPENING_MAX = 1024,   /* links in TLS or upgrade; more are refused */
@@ -211,10 +212,16 @@ static bool learn_source(struct ws_link *link)
     return true;
 }
 
-/* A PROXY line from somebody who is not trusted, or a second one: libwebsockets takes it for a request line among others. */
-static bool has_stray_proxy_line(const struct ws_link *link)
+/* What RFC 6455 4.2.1 asks of a request and libwebsockets does not look at: HTTP/1.1, a key of 16 bytes. A PROXY line from
+ * somebody who is not trusted, or a second one, is a request line among others to it. */
+static bool is_sound(const struct ws_link *link)
 {
-    return lws_hdr_total_length(link->wsi, WSI_TOKEN_PROXY) > 0;
+    char version[16] = "", key[SV_WS_KEY + 1] = "";
+
+    return lws_hdr_total_length(link->wsi, WSI_TOKEN_PROXY) == 0 &&
+           lws_hdr_copy(link->wsi, version, sizeof version, WSI_TOKEN_HTTP) > 0 &&
+           strcmp(version, "HTTP/1.1") == 0 &&
+           lws_hdr_copy(link->wsi, key, sizeof key, WSI_TOKEN_KEY) == SV_WS_KEY && sv_ws_is_key(key);
 }
 
 static int on_established(struct ws_link *link)
@@ -284,7 +291,7 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     sv_loop_wake(link->server->loop);
     switch (reason) {
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
-        return !has_stray_proxy_line(link) && learn_source(link) ? 0 : -1;
+        return is_sound(link) && learn_source(link) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(link);
     case LWS_CALLBACK_RECEIVE:

@@ -39,6 +39,16 @@ size_t sv_ws_write_request(char *dst, char key[SV_WS_KEY + 1], const char *host,
     return n > 0 && n < SV_WS_REQUEST_MAX ? (size_t)n : 0;
 }
 
+bool sv_ws_is_key(const char *key)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    enum { DIGITS = 22 };
+
+    /* The last digit holds two bits that are used. */
+    return strlen(key) == SV_WS_KEY && strspn(key, digits) == DIGITS && strchr("AQgw", key[DIGITS - 1]) &&
+           strcmp(key + DIGITS, "==") == 0;
+}
+
 /* Section 4.2.2, step 5.4. */
 static void expected_accept(char accept[32], const char *key)
 {

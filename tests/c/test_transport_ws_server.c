@@ -124,6 +124,19 @@ static void strangers_have_no_proxy_header(void)
 }
 
 /* A list too long to be read whole has an end that is not known: nobody may hide behind it. */
+#define ASKING(version, key)                                                               \
+    "GET / HTTP/" version "\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+    "Sec-WebSocket-Key: " key "\r\nSec-WebSocket-Version: 13\r\n\r\n"
+
+/* RFC 6455, section 4.2.1. */
+static void unsound_requests_are_refused(void)
+{
+    check_refused_by("192.0.2.0/24", ASKING("1.0", "dGhlIHNhbXBsZSBub25jZQ=="));
+    check_refused_by("192.0.2.0/24", ASKING("9.9", "dGhlIHNhbXBsZSBub25jZQ=="));
+    check_refused_by("192.0.2.0/24", ASKING("1.1", "short"));
+    check_refused_by("192.0.2.0/24", ASKING("1.1", "dGhlIHNhbXBsZSBub25jZQ=dGhlIHNhbXBsZSBub25jZQ=="));
+}
+
 static void a_list_without_an_end_is_refused(void)
 {
     static char text[16384];
@@ -212,6 +225,7 @@ int main(void)
     RUN(trusted_proxies_are_passed_over);
     RUN(both_follow_one_rule);
     RUN(strangers_have_no_proxy_header);
+    RUN(unsound_requests_are_refused);
     RUN(a_list_without_an_end_is_refused);
     RUN(a_long_list_is_read_to_its_end);
     RUN(opening_links_are_bounded_at_the_gate);

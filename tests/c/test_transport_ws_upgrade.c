@@ -62,6 +62,19 @@ static void each_request_has_another_key(void)
     CHECK(strcmp(one, other) != 0);
 }
 
+static void a_key_is_16_bytes_in_base64(void)
+{
+    CHECK(sv_ws_is_key(KEY));
+    CHECK(sv_ws_is_key("AAAAAAAAAAAAAAAAAAAAAA=="));
+    CHECK(sv_ws_is_key("++++++++++++++++/////w=="));
+    CHECK(!sv_ws_is_key(""));
+    CHECK(!sv_ws_is_key("AAAAAAAAAAAAAAAAAAAAAB=="));
+    CHECK(!sv_ws_is_key("AAAAAAAAAAAAAAAAAAAAAAA="));
+    CHECK(!sv_ws_is_key("AAAAAAAAAAAAAAAAAAAAAAAA"));
+    CHECK(!sv_ws_is_key("AAAAAAAAAAAAAAAAAAAAAA==A"));
+    CHECK(!sv_ws_is_key("AAAAAAAAAAA-AAAAAAAAAA=="));
+}
+
 static void a_request_cannot_be_injected(void)
 {
     static const char *const bad[] = {"/a b", "/\r\nX: y", "/\n", "/\t", "/\x7F", "/\x01"};
@@ -187,6 +200,7 @@ int main(void)
 {
     RUN(the_request_has_its_lines);
     RUN(each_request_has_another_key);
+    RUN(a_key_is_16_bytes_in_base64);
     RUN(a_request_cannot_be_injected);
     RUN(a_right_answer_is_taken);
     RUN(an_answer_may_come_byte_by_byte);
