@@ -9,135 +9,10 @@
 #include <sys/socket.h>
 
 enum {
-    BLOCK_SIZE = SV_WS_MESSAGE_MAX + 4096, /* a whole frame with its header */
-    BLOCKS_KEPT = 8,
     READS_PER_TURN = 4,
-    RECORD_MAX = 16 * 1024,        /* plaintext of a TLS record */
-    WAITING_MAX = 4 * 1024 * 1024, /* more is a peer that never reads, or an owner that does not wait */
+    RECORD_MAX = 16 * 1024, /* plaintext of a TLS record */
     PONG_WAITING_MAX = 64 * 1024,
 };
-
-/* ---- blocks ---- */
-
-struct sv_ws_block {
-    struct sv_ws_block *next;
-};
-
-static uint8_t *borrow(struct sv_ws_blocks *blocks)
-{
-    struct sv_ws_block *block = blocks->first;
-
-    if (!block) {
-        return malloc(BLOCK_SIZE);
-    }
-    blocks->first = block->next;
-    blocks->count--;
-    return (uint8_t *)block;
-}
-
-static void give_back(struct sv_ws_blocks *blocks, uint8_t *bytes)
-{
-    struct sv_ws_block *block = (struct sv_ws_block *)(void *)bytes;
-
-    if (blocks->count >= BLOCKS_KEPT) {
-        free(block);
-        return;
-    }
-    block->next = blocks->first;
-    blocks->first = block;
-    blocks->count++;
-}
-
-void sv_ws_blocks_clear(struct sv_ws_blocks *blocks)
-{
-    while (blocks->first) {
-        struct sv_ws_block *block = blocks->first;
-
-        blocks->first = block->next;
-        free(block);
-    }
-    blocks->count = 0;
-}
-
-/* ---- bytes in blocks ---- */
-
-static size_t length_of(const struct sv_ws_bytes *bytes)
-{
-    return bytes->end - bytes->start;
-}
-
-static void release(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes)
-{
-    if (bytes->bytes) {
-        if (bytes->size == BLOCK_SIZE) {
-            give_back(stream->blocks, bytes->bytes);
-        } else {
-            free(bytes->bytes);
-        }
-    }
-    *bytes = (struct sv_ws_bytes){NULL};
-}
-
-static void release_if_empty(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes)
-{
-    if (bytes->start == bytes->end) {
-        release(stream, bytes);
-    }
-}
-
-static bool have_block(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes)
-{
-    if (!bytes->bytes) {
-        bytes->bytes = borrow(stream->blocks);
-        bytes->size = BLOCK_SIZE;
-    }
-    return bytes->bytes != NULL;
-}
-
-static void move_to_front(struct sv_ws_bytes *bytes)
-{
-    memmove(bytes->bytes, bytes->bytes + bytes->start, length_of(bytes));
-    bytes->end -= bytes->start;
-    bytes->start = 0;
-}
-
-static int grow(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes, size_t len)
-{
-    size_t have = length_of(bytes);
-    struct sv_ws_bytes bigger = {.size = 2 * (have + len), .end = have};
-
-    if (have + len > WAITING_MAX) {
-        return SV_E_FULL;
-    }
-    bigger.bytes = malloc(bigger.size);
-    if (!bigger.bytes) {
-        return SV_E_NOMEM;
-    }
-    memcpy(bigger.bytes, bytes->bytes + bytes->start, have);
-    release(stream, bytes);
-    *bytes = bigger;
-    return 0;
-}
-
-static int append(struct sv_ws_stream *stream, struct sv_ws_bytes *bytes, const uint8_t *from, size_t len)
-{
-    int error = 0;
-
-    if (!have_block(stream, bytes)) {
-        return SV_E_NOMEM;
-    }
-    if (bytes->size - bytes->end < len) {
-        move_to_front(bytes);
-    }
-    if (bytes->size - bytes->end < len) {
-        error = grow(stream, bytes, len);
-    }
-    if (!error) {
-        memcpy(bytes->bytes + bytes->end, from, len);
-        bytes->end += len;
-    }
-    return error;
-}
 
 /* ---- the end ---- */
 
@@ -193,8 +68,8 @@ static int flush(struct sv_ws_stream *stream)
 {
     struct sv_ws_bytes *tx = &stream->tx;
 
-    while (length_of(tx)) {
-        ssize_t n = socket_write(stream, tx->bytes + tx->start, length_of(tx));
+    while (sv_ws_bytes_len(tx)) {
+        ssize_t n = socket_write(stream, tx->bytes + tx->start, sv_ws_bytes_len(tx));
 
         if (n < 0) {
             return (int)n;
@@ -207,13 +82,13 @@ static int flush(struct sv_ws_stream *stream)
         }
         tx->start += (size_t)n;
     }
-    release(stream, tx);
+    sv_ws_bytes_release(tx, stream->blocks);
     return 0;
 }
 
 static int write_plain(struct sv_ws_stream *stream, const uint8_t *bytes, size_t len)
 {
-    if (!length_of(&stream->tx)) {
+    if (!sv_ws_bytes_len(&stream->tx)) {
         ssize_t n = socket_write(stream, bytes, len);
 
         if (n < 0) {
@@ -228,7 +103,7 @@ static int write_plain(struct sv_ws_stream *stream, const uint8_t *bytes, size_t
     if (!stream->link->blocked) {
         set_blocked(stream, true);
     }
-    return append(stream, &stream->tx, bytes, len);
+    return sv_ws_bytes_append(&stream->tx, stream->blocks, bytes, len);
 }
 
 static int write_tls(struct sv_ws_stream *stream, const uint8_t *bytes, size_t len)
@@ -257,7 +132,7 @@ static int bio_write(BIO *bio, const char *bytes, int len)
 {
     struct sv_ws_stream *stream = BIO_get_data(bio);
 
-    return append(stream, &stream->tx, (const uint8_t *)bytes, (size_t)len) ? -1 : len;
+    return sv_ws_bytes_append(&stream->tx, stream->blocks, (const uint8_t *)bytes, (size_t)len) ? -1 : len;
 }
 
 /* 1: there are bytes, 0: the peer closed, -1: none now. */
@@ -266,14 +141,14 @@ static int refill(struct sv_ws_stream *stream)
     struct sv_ws_bytes *cipher = &stream->cipher;
     ssize_t n;
 
-    if (length_of(cipher)) {
+    if (sv_ws_bytes_len(cipher)) {
         return 1;
     }
     cipher->start = cipher->end = 0;
     if (!stream->refills) {
         return -1;
     }
-    if (!have_block(stream, cipher)) {
+    if (!sv_ws_bytes_borrow(cipher, stream->blocks)) {
         return 0;
     }
     stream->refills--;
@@ -298,7 +173,7 @@ static int bio_read(BIO *bio, char *dst, int cap)
     if (state <= 0) {
         return state;
     }
-    n = length_of(cipher) < (size_t)cap ? length_of(cipher) : (size_t)cap;
+    n = sv_ws_bytes_len(cipher) < (size_t)cap ? sv_ws_bytes_len(cipher) : (size_t)cap;
     memcpy(dst, cipher->bytes + cipher->start, n);
     cipher->start += n;
     return (int)n;
@@ -353,7 +228,7 @@ static void answer_control(struct sv_ws_stream *stream, const struct sv_ws_heade
     if (header->opcode == SV_WS_CLOSE) {
         sv_ws_stream_say_close(stream);
         end(stream, 0, "the other side closed the connection");
-    } else if (header->opcode == SV_WS_PING && length_of(&stream->tx) < PONG_WAITING_MAX) {
+    } else if (header->opcode == SV_WS_PING && sv_ws_bytes_len(&stream->tx) < PONG_WAITING_MAX) {
         memcpy(copy, payload, header->payload_len);
         n = sv_ws_wrap(copy, header->payload_len, SV_WS_PONG, !stream->server);
         if (sv_ws_stream_write(stream, copy - n, n + header->payload_len)) {
@@ -398,7 +273,7 @@ static bool parse_one(struct sv_ws_stream *stream)
     struct sv_ws_bytes *rx = &stream->rx;
     struct sv_ws_header header;
     const char *offence = NULL;
-    size_t have = length_of(rx);
+    size_t have = sv_ws_bytes_len(rx);
     uint8_t *bytes = rx->bytes + rx->start;
     int n = sv_ws_read_header(&header, bytes, have, stream->server);
 
@@ -424,7 +299,8 @@ static bool parse_one(struct sv_ws_stream *stream)
 
 static bool take_answer(struct sv_ws_stream *stream)
 {
-    int n = stream->hooks->on_answer(stream, stream->rx.bytes + stream->rx.start, length_of(&stream->rx));
+    int n = stream->hooks->on_answer(stream, stream->rx.bytes + stream->rx.start,
+                                     sv_ws_bytes_len(&stream->rx));
 
     if (n > 0) {
         stream->rx.start += (size_t)n;
@@ -435,7 +311,7 @@ static bool take_answer(struct sv_ws_stream *stream)
 
 static void parse(struct sv_ws_stream *stream)
 {
-    while (!stream->ended && length_of(&stream->rx) &&
+    while (!stream->ended && sv_ws_bytes_len(&stream->rx) &&
            (stream->answered ? parse_one(stream) : take_answer(stream))) {
     }
 }
@@ -448,11 +324,11 @@ static ssize_t read_some(struct sv_ws_stream *stream, size_t *room)
     struct sv_ws_bytes *rx = &stream->rx;
     size_t n;
 
-    if (!have_block(stream, rx)) {
+    if (!sv_ws_bytes_borrow(rx, stream->blocks)) {
         return SV_E_NOMEM;
     }
     if (rx->start) {
-        move_to_front(rx);
+        sv_ws_bytes_to_front(rx);
     }
     *room = rx->size - rx->end;
     if (!stream->ssl) {
@@ -504,8 +380,8 @@ static void on_readable(struct sv_ws_stream *stream)
             n == SV_E_CLOSED ? "the other side closed the connection" : "the connection was lost");
     }
     if (!stream->ended) {
-        release_if_empty(stream, &stream->rx);
-        release_if_empty(stream, &stream->cipher);
+        sv_ws_bytes_release_if_empty(&stream->rx, stream->blocks);
+        sv_ws_bytes_release_if_empty(&stream->cipher, stream->blocks);
         stream->hooks->on_read(stream);
     }
 }
@@ -516,7 +392,7 @@ static void on_writable(struct sv_ws_stream *stream)
 
     if (error) {
         end_lost(stream, error);
-    } else if (!length_of(&stream->tx)) {
+    } else if (!sv_ws_bytes_len(&stream->tx)) {
         stream->credit = SV_LINK_CREDIT;
         set_blocked(stream, false);
         if (!stream->said_close && stream->answered) {
@@ -607,7 +483,7 @@ void sv_ws_stream_stop(struct sv_ws_stream *stream)
 void sv_ws_stream_clear(struct sv_ws_stream *stream)
 {
     sv_ws_stream_stop(stream);
-    release(stream, &stream->rx);
-    release(stream, &stream->cipher);
-    release(stream, &stream->tx);
+    sv_ws_bytes_release(&stream->rx, stream->blocks);
+    sv_ws_bytes_release(&stream->cipher, stream->blocks);
+    sv_ws_bytes_release(&stream->tx, stream->blocks);
 }

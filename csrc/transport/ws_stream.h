@@ -7,15 +7,8 @@
 
 #include "io/loop.h"
 #include "transport/transport.h"
+#include "transport/ws_bytes.h"
 #include "transport/ws_frame.h"
-
-/* Blocks that hold a read or what a socket refused; a link borrows them while it has bytes in them, so idle links hold none. */
-struct sv_ws_blocks {
-    struct sv_ws_block *first;
-    size_t count;
-};
-
-void sv_ws_blocks_clear(struct sv_ws_blocks *blocks);
 
 struct sv_ws_stream;
 
@@ -28,12 +21,6 @@ struct sv_ws_stream_hooks {
     void (*on_blocked)(struct sv_ws_stream *stream);
     /* The stream is dead: the peer closed (error 0), or SV_E_*. Told once, perhaps from within send; the owner stops the stream and ends the link later. */
     void (*on_end)(struct sv_ws_stream *stream, int error, const char *why);
-};
-
-/* Bytes in a borrowed block, or in one of their own where they are too many. */
-struct sv_ws_bytes {
-    uint8_t *bytes;
-    size_t start, end, size;
 };
 
 struct sv_ws_stream {
