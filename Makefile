@@ -145,7 +145,8 @@ run: build
 
 test: deps-test build
 	@$(MAKE) --no-print-directory tests
-	@$(VENV)/bin/python -m pytest tests
+	@$(VENV)/bin/python -m pytest tests -n 4 --dist worksteal -m "not alone"
+	@$(VENV)/bin/python -m pytest tests -m alone
 
 C_TEXT = $(wildcard csrc/*/*.[ch] csrc/include/smartvpn/*.h tests/c/*.[ch] tests/fuzz/*.c bench/*.c examples/*.c)
 

@@ -21,6 +21,7 @@ Read: TypeAlias = Callable[[], Awaitable[bytes]]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 _READ_BYTES = 64 * 1024
+_LONGEST_PATH = 107  # unix(7): sun_path with its zero
 _PEER_CREDENTIALS = struct.Struct("3i")
 
 
@@ -113,9 +114,9 @@ class ManagementSocket:
         Raises ConflictError when a daemon or something else is there, PermissionDeniedError.
         """
         try:
-            with _directory_locked(path.parent):
-                _make_room(path)
-                return cls(_listening(path), path)
+            with _directory_locked(path.parent) as directory:
+                _refuse_what_is_there(path)
+                return cls(_listening(path, directory), path)
         except OSError as error:
             kind = PermissionDeniedError if isinstance(error, PermissionError) else ConflictError
             raise kind(f"cannot listen on {path}: {error.strerror or error}") from None
@@ -145,17 +146,18 @@ def may_command(connection: socket.socket) -> bool:
 
 
 @contextlib.contextmanager
-def _directory_locked(directory: Path) -> Iterator[None]:
-    """Of daemons that start at one moment, only one at a time looks and binds."""
+def _directory_locked(directory: Path) -> Iterator[int]:
+    """Of daemons that start at one moment, only one at a time looks and binds. Yields a descriptor."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 
 
-def _make_room(path: Path) -> None:
+def _refuse_what_is_there(path: Path) -> None:
+    """Unless it is nothing, or what a dead daemon left."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -164,7 +166,6 @@ def _make_room(path: Path) -> None:
         raise ConflictError(f"{path} exists and is no socket")
     if _is_live(path):
         raise ConflictError(f"a daemon listens on {path} already")
-    path.unlink()
 
 
 def _is_live(path: Path) -> bool:
@@ -173,14 +174,20 @@ def _is_live(path: Path) -> bool:
         return probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
-def _listening(path: Path) -> socket.socket:
+def _listening(path: Path, directory: int) -> socket.socket:
+    """Listens before it has its name: whoever sees the file can connect."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise OSError("AF_UNIX path too long")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unnamed = f"/proc/self/fd/{directory}/.smartvpn-{os.getpid()}"
     before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        listener.bind(unnamed)
         listener.listen()
+        Path(unnamed).replace(path)
     except BaseException:
         listener.close()
+        Path(unnamed).unlink(missing_ok=True)
         raise
     finally:
         os.umask(before)

@@ -75,6 +75,7 @@ static void free_queue(struct sv_queue *queue)
 /* Everything that only its worker knows goes at once; the struct itself after a grace period, since other workers may be looking at it. */
 static void conn_free(struct sv_conn *conn)
 {
+    conn->closing = true;
     unlink_conn(conn);
     sv_buf_put(conn->tx);
     free_queue(conn->queue);

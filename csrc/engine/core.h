@@ -93,7 +93,9 @@ struct sv_conn {
     struct sv_queue *up_queue; /* packets from the peer that wait for the limiter; NULL until first needed */
     struct sv_deadline deadline; /* in the worker's heap: the soonest of the session's and the limiter's */
     struct sv_conn *next_dirty;  /* in the worker's list of conns with something to flush */
+    struct sv_conn *next_kicked; /* in the worker's list of those to be disconnected */
     struct sv_conn *prev, *next; /* in the worker's list of all */
+    uint8_t kick_code;
     bool dirty, closing;
     bool half_open;                     /* hub: not live yet, counted in the worker's half_open */
     bool bad_handshake;                 /* counted already */
@@ -117,13 +119,6 @@ struct sv_conn {
     uint64_t published_at, published_beats;
 };
 
-/* What other threads ask of a worker. */
-struct sv_order {
-    enum sv_order_type { SV_ORDER_STOP, SV_ORDER_DISCONNECT } type;
-    uint8_t session_id[16];
-    uint8_t code;
-};
-
 struct sv_worker {
     struct sv_engine *engine;
     size_t index;
@@ -135,10 +130,12 @@ struct sv_worker {
     struct sv_heap deadlines;
     struct sv_timer *timer;
     uint64_t timer_at;
-    struct sv_watch *tun_watch, *packet_watch, *order_watch;
+    struct sv_watch *tun_watch, *packet_watch, *poke_watch;
     int tun_queue;
-    struct sv_ring packets;                /* chains of sv_buf from other workers' TUN queues */
-    struct sv_ring orders;                 /* struct sv_order, malloc'ed */
+    struct sv_ring packets;           /* chains of sv_buf from other workers' TUN queues */
+    struct sv_ring pokes;             /* look at the next two; what is pushed means nothing */
+    _Atomic(struct sv_conn *) kicked; /* to be disconnected, by next_kicked */
+    atomic_bool stop_wanted;
     struct sv_buf *strays[SV_MAX_WORKERS]; /* for other workers, pushed at the turn's end */
     struct sv_buf **strays_last[SV_MAX_WORKERS];
     struct sv_gro *gro;
@@ -178,9 +175,10 @@ void sv_event_put(struct sv_engine *engine, const sv_event *event);
 /* ---- worker.c ---- */
 int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index);
 int sv_worker_start(struct sv_worker *worker);
-/* Any thread; false when memory is short. */
-bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id,
-                     uint8_t code);
+/* Any thread; neither can fail. */
+void sv_worker_stop(struct sv_worker *worker);
+/* Disconnects with the code. Under the hub's lock, with a connection that its seat still had: it outlives the worker's turn. */
+void sv_worker_kick(struct sv_conn *conn, uint8_t code);
 /* After the thread has ended. */
 void sv_worker_close(struct sv_worker *worker);
 void sv_worker_join(struct sv_worker *worker);
@@ -245,7 +243,6 @@ void sv_hub_on_fatal(struct sv_conn *conn, const char *why);
 void sv_hub_on_closed(struct sv_conn *conn);
 /* Frees the object after a grace period. */
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
-void sv_hub_execute(struct sv_worker *worker, const struct sv_order *order);
 
 /* The same, on the packet path: no lock. */
 struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);

@@ -193,9 +193,7 @@ static void stop_workers(struct sv_engine *engine)
 {
     for (size_t i = 0; i < engine->worker_count; i++) {
         if (engine->workers[i].started) {
-            while (!sv_worker_order(&engine->workers[i], SV_ORDER_STOP, NULL, 0)) {
-                usleep(1000);
-            }
+            sv_worker_stop(&engine->workers[i]);
         }
     }
     for (size_t i = 0; i < engine->worker_count; i++) {

@@ -332,9 +332,7 @@ static void detach(struct sv_hub *hub, struct sv_seat *seat, unsigned code)
     announce(hub, seat, SV_EVENT_SESSION_ENDED, (int)code);
     conn->seat = NULL;
     seat->conn = NULL;
-    if (!sv_worker_order(conn->worker, SV_ORDER_DISCONNECT, conn->session_id, (uint8_t)code)) {
-        sv_log(SV_LOG_ERROR, "a session of %s could not be told to end: out of memory", seat->client->id);
-    }
+    sv_worker_kick(conn, (uint8_t)code);
 }
 
 static struct sv_seat *new_seat(struct sv_hub *hub, struct sv_conn *conn, bool holds)
@@ -519,17 +517,6 @@ void sv_hub_on_closed(struct sv_conn *conn)
     sv_client_free_if_unused(hub, conn->client);
     conn->client = NULL;
     pthread_mutex_unlock(&hub->lock);
-}
-
-/* An order names a session, not a connection: that may have ended before the order arrived. */
-void sv_hub_execute(struct sv_worker *worker, const struct sv_order *order)
-{
-    for (struct sv_conn *conn = worker->conns; conn; conn = conn->next) {
-        if (conn->client && memcmp(conn->session_id, order->session_id, 16) == 0) {
-            sv_conn_disconnect(conn, order->code);
-            return;
-        }
-    }
 }
 
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "engine/core.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
@@ -14,8 +15,6 @@ enum {
     QUEUE_LEAST = 6000,   /* a few packets, however low the limit */
     LIMITED_PER_SEC = 20, /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
     SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
-    SEGMENT_MIN = 256,
-    SEGMENTS_MAX = 128,
 };
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
@@ -189,7 +188,7 @@ static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, siz
 {
     bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
 
-    return taken && buf->segment_size >= SEGMENT_MIN && segments <= SEGMENTS_MAX &&
+    return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
            sv_buf_len(buf) <= SUPER_PLAIN_MAX;
 }
 
@@ -366,10 +365,19 @@ static void tun_packet(struct sv_worker *worker, const struct sv_vnet *vnet)
     sv_outbound_route(worker, &worker->rx, &ip);
 }
 
+/* Somebody deleted the device: its descriptor would be ready for ever. */
+static void tun_lost(struct sv_worker *worker)
+{
+    sv_log(SV_LOG_ERROR, "the interface %s is gone: no packet can pass until a restart",
+           worker->engine->tun.name);
+    sv_watch_set(worker->tun_watch, 0);
+}
+
 void sv_outbound_tun_ready(struct sv_worker *worker)
 {
     struct sv_vnet vnet;
     size_t len;
+    int error;
 
     for (int i = 0; i < SV_TUN_BATCH; i++) {
         if (!worker->rx) {
@@ -379,7 +387,11 @@ void sv_outbound_tun_ready(struct sv_worker *worker)
             }
         }
         sv_buf_reset(worker->rx);
-        if (sv_tun_read(worker->tun_queue, &vnet, worker->rx->data, SV_FRAME_MAX_PAYLOAD, &len)) {
+        error = sv_tun_read(worker->tun_queue, &vnet, worker->rx->data, SV_FRAME_MAX_PAYLOAD, &len);
+        if (error) {
+            if (error != SV_E_AGAIN) {
+                tun_lost(worker);
+            }
             return;
         }
         worker->rx->end = worker->rx->data + len;

@@ -13,12 +13,12 @@ enum {
     POOL_SMALL = 65536, /* buffers: 128 MB at the very most, all but a few never made */
     POOL_LARGE = 4096,  /* 256 MB at the very most */
     RING_PACKETS = 1024,
-    RING_ORDERS = 16384,
+    RING_POKES = 64,
     CLASSIFIER_FLOWS = 16384,
     STOP_WAIT_MS = 1200, /* for Disconnects to go out and peers to close */
 };
 
-static void run_orders(struct sv_worker *worker);
+static void obey(struct sv_worker *worker);
 
 static void on_wake(void *ctx)
 {
@@ -59,10 +59,10 @@ static void on_sleep(void *ctx)
 
     do {
         sv_outbound_strays(worker);
-        run_orders(worker);
+        obey(worker);
         sv_outbound_push_strays(worker);
         flush_dirty(worker);
-    } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->orders) || worker->dirty);
+    } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->pokes) || worker->dirty);
     arm_timer(worker);
     sv_rcu_offline(&worker->engine->rcu, worker->index);
 }
@@ -82,13 +82,13 @@ static void on_packets(void *ctx, int events)
     sv_outbound_strays(worker);
 }
 
-static void on_orders(void *ctx, int events)
+static void on_poke(void *ctx, int events)
 {
     struct sv_worker *worker = ctx;
 
     (void)events;
-    sv_ring_wake(&worker->orders);
-    run_orders(worker);
+    sv_ring_wake(&worker->pokes);
+    obey(worker);
 }
 
 static void stop_if_idle(struct sv_worker *worker)
@@ -155,38 +155,49 @@ static void begin_stop(struct sv_worker *worker)
     stop_if_idle(worker);
 }
 
-static void run_orders(struct sv_worker *worker)
+static void disconnect_kicked(struct sv_worker *worker)
 {
-    struct sv_order *order;
+    struct sv_conn *conn = atomic_exchange(&worker->kicked, NULL), *next;
 
-    while ((order = sv_ring_pop(&worker->orders))) {
-        if (order->type == SV_ORDER_STOP) {
-            begin_stop(worker);
-        } else {
-            sv_hub_execute(worker, order);
+    for (; conn; conn = next) {
+        next = conn->next_kicked;
+        if (!conn->closing) {
+            sv_conn_disconnect(conn, conn->kick_code);
         }
-        free(order);
     }
 }
 
-bool sv_worker_order(struct sv_worker *worker, enum sv_order_type type, const uint8_t *session_id,
-                     uint8_t code)
+static void obey(struct sv_worker *worker)
 {
-    struct sv_order *order = calloc(1, sizeof *order);
+    while (sv_ring_pop(&worker->pokes)) {
+    }
+    disconnect_kicked(worker);
+    if (atomic_load(&worker->stop_wanted)) {
+        begin_stop(worker);
+    }
+}
 
-    if (!order) {
-        return false;
+/* A full ring has pokes to come, after which the worker looks as well. */
+static void poke(struct sv_worker *worker)
+{
+    sv_ring_push(&worker->pokes, worker);
+}
+
+void sv_worker_stop(struct sv_worker *worker)
+{
+    atomic_store(&worker->stop_wanted, true);
+    poke(worker);
+}
+
+void sv_worker_kick(struct sv_conn *conn, uint8_t code)
+{
+    struct sv_worker *worker = conn->worker;
+
+    conn->kick_code = code;
+    conn->next_kicked = atomic_load(&worker->kicked);
+    while (!atomic_compare_exchange_weak(&worker->kicked, &conn->next_kicked, conn)) {
     }
-    order->type = type;
-    order->code = code;
-    if (session_id) {
-        memcpy(order->session_id, session_id, sizeof order->session_id);
-    }
-    if (!sv_ring_push(&worker->orders, order)) {
-        free(order);
-        return false;
-    }
-    return true;
+    poke(worker);
 }
 
 static int open_watches(struct sv_worker *worker)
@@ -194,13 +205,13 @@ static int open_watches(struct sv_worker *worker)
     worker->timer = sv_timer_new(&worker->loop, on_timer, worker);
     worker->tun_watch = sv_watch_new(&worker->loop, worker->tun_queue, on_tun, worker);
     worker->packet_watch = sv_watch_new(&worker->loop, worker->packets.fd, on_packets, worker);
-    worker->order_watch = sv_watch_new(&worker->loop, worker->orders.fd, on_orders, worker);
-    if (!worker->timer || !worker->tun_watch || !worker->packet_watch || !worker->order_watch) {
+    worker->poke_watch = sv_watch_new(&worker->loop, worker->pokes.fd, on_poke, worker);
+    if (!worker->timer || !worker->tun_watch || !worker->packet_watch || !worker->poke_watch) {
         return SV_E_NOMEM;
     }
     sv_watch_set(worker->tun_watch, SV_READABLE);
     sv_watch_set(worker->packet_watch, SV_READABLE);
-    sv_watch_set(worker->order_watch, SV_READABLE);
+    sv_watch_set(worker->poke_watch, SV_READABLE);
     return 0;
 }
 
@@ -220,7 +231,7 @@ static int open_memory(struct sv_worker *worker)
         return SV_E_NOMEM;
     }
     error = sv_ring_init(&worker->packets, RING_PACKETS);
-    return error ? error : sv_ring_init(&worker->orders, RING_ORDERS);
+    return error ? error : sv_ring_init(&worker->pokes, RING_POKES);
 }
 
 int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index)
@@ -276,7 +287,7 @@ void sv_worker_join(struct sv_worker *worker)
 
 static void close_watches(struct sv_worker *worker)
 {
-    struct sv_watch *watches[] = {worker->tun_watch, worker->packet_watch, worker->order_watch};
+    struct sv_watch *watches[] = {worker->tun_watch, worker->packet_watch, worker->poke_watch};
 
     for (size_t i = 0; i < sizeof watches / sizeof *watches; i++) {
         if (watches[i]) {
@@ -290,12 +301,8 @@ static void close_watches(struct sv_worker *worker)
 
 static void close_memory(struct sv_worker *worker)
 {
-    struct sv_order *order;
     struct sv_buf *buf, *next;
 
-    while (worker->orders.cells && (order = sv_ring_pop(&worker->orders))) {
-        free(order);
-    }
     while (worker->packets.cells && (buf = sv_ring_pop(&worker->packets))) {
         for (; buf; buf = next) {
             next = buf->next;
@@ -303,7 +310,7 @@ static void close_memory(struct sv_worker *worker)
         }
     }
     sv_ring_clear(&worker->packets);
-    sv_ring_clear(&worker->orders);
+    sv_ring_clear(&worker->pokes);
     sv_buf_put(worker->rx);
     sv_classifier_free(worker->classifier);
     free(worker->gro);

@@ -212,15 +212,17 @@ static bool learn_source(struct ws_link *link)
     return true;
 }
 
-/* What RFC 6455 4.2.1 asks of a request and libwebsockets does not look at: HTTP/1.1, a key of 16 bytes. A PROXY line from
+/* What RFC 6455 4.2.1 asks of a request and libwebsockets does not look at: GET, HTTP/1.1, version 13, a key of 16 bytes. A PROXY line from
  * somebody who is not trusted, or a second one, is a request line among others to it. */
 static bool is_sound(const struct ws_link *link)
 {
-    char version[16] = "", key[SV_WS_KEY + 1] = "";
+    char http[16] = "", version[4] = "", key[SV_WS_KEY + 1] = "";
 
     return lws_hdr_total_length(link->wsi, WSI_TOKEN_PROXY) == 0 &&
-           lws_hdr_copy(link->wsi, version, sizeof version, WSI_TOKEN_HTTP) > 0 &&
-           strcmp(version, "HTTP/1.1") == 0 &&
+           lws_hdr_total_length(link->wsi, WSI_TOKEN_GET_URI) > 0 &&
+           lws_hdr_copy(link->wsi, http, sizeof http, WSI_TOKEN_HTTP) > 0 && strcmp(http, "HTTP/1.1") == 0 &&
+           lws_hdr_copy(link->wsi, version, sizeof version, WSI_TOKEN_VERSION) > 0 &&
+           strcmp(version, "13") == 0 &&
            lws_hdr_copy(link->wsi, key, sizeof key, WSI_TOKEN_KEY) == SV_WS_KEY && sv_ws_is_key(key);
 }
 

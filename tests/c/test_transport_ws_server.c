@@ -124,16 +124,21 @@ static void strangers_have_no_proxy_header(void)
 }
 
 /* A list too long to be read whole has an end that is not known: nobody may hide behind it. */
-#define ASKING(version, key)                                                               \
-    "GET / HTTP/" version "\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
-    "Sec-WebSocket-Key: " key "\r\nSec-WebSocket-Version: 13\r\n\r\n"
+#define ASKING(version, key) ASKING_BY("GET", version, key)
+#define ASKING_BY(method, version, key)                                                        \
+    method " / HTTP/" version "\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+           "Sec-WebSocket-Key: " key "\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
 /* RFC 6455, section 4.2.1. */
 static void unsound_requests_are_refused(void)
 {
     check_refused_by("192.0.2.0/24", ASKING("1.0", "dGhlIHNhbXBsZSBub25jZQ=="));
     check_refused_by("192.0.2.0/24", ASKING("9.9", "dGhlIHNhbXBsZSBub25jZQ=="));
+    check_refused_by("192.0.2.0/24",
+                     "GET / HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
     check_refused_by("192.0.2.0/24", ASKING("1.1", "short"));
+    check_refused_by("192.0.2.0/24", ASKING_BY("POST", "1.1", "dGhlIHNhbXBsZSBub25jZQ=="));
     check_refused_by("192.0.2.0/24", ASKING("1.1", "dGhlIHNhbXBsZSBub25jZQ=dGhlIHNhbXBsZSBub25jZQ=="));
 }
 

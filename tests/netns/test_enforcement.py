@@ -71,7 +71,7 @@ async def test_an_acl_changes_under_a_live_session(topology: Topology) -> None:
         assert not await answers(topology, INTERNET)
         await server.update_client("alice", {"security": None})
         assert await answers(topology, INTERNET)
-        assert (await flow)["sum_sent"]["retransmits"] == 0
+        assert (await flow)["sum_received"]["bits_per_second"] > 45e6
         [after] = await server.list_clients()
         assert after.session_id == before.session_id
 
@@ -163,6 +163,7 @@ async def _interface_rate(topology: Topology, role: str, seconds: float) -> floa
     return (after - before) / (ended - started)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("direction", "receiver"), [((), "hub"), (("-R",), "client")])
 @pytest.mark.parametrize("mbit", [1, 10, 100])
 async def test_a_udp_flood_gets_the_limit(
@@ -180,6 +181,7 @@ async def test_a_udp_flood_gets_the_limit(
         assert (await server.get_client_telemetry("alice")).drops.rate_limit > 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("direction", [(), ("-R",)])
 @pytest.mark.parametrize("mbit", [10, 200])
 async def test_a_tcp_flow_gets_the_limit(topology: Topology, mbit: int, direction: tuple[str, ...]) -> None:
@@ -190,6 +192,7 @@ async def test_a_tcp_flow_gets_the_limit(topology: Topology, mbit: int, directio
         assert _inside_rate(end, 1368, 52) == pytest.approx(mbit * MBIT, rel=0.05)
 
 
+@pytest.mark.alone
 async def test_a_limit_changes_under_a_live_session(topology: Topology) -> None:
     """set, change and remove a limit: each holds at once, without a reconnect."""
     async with tunnel_on(topology, defaultRateLimitBytesPerSec=5 * MBIT) as (server, _):
@@ -207,6 +210,7 @@ async def test_a_limit_changes_under_a_live_session(topology: Topology) -> None:
         assert await rate() == pytest.approx(5, rel=0.05)
 
 
+@pytest.mark.alone
 async def test_pings_pass_a_saturating_flow(topology: Topology) -> None:
     """Under a limit that a TCP flow saturates, small packets go first: none is lost."""
     async with tunnel_on(topology, {"rateLimit": {"bytesPerSec": 20 * MBIT, "burstBytes": 50_000}}):

@@ -23,6 +23,7 @@ from tests.netns.tunnel import (
     TUN,
     answers,
     client_on,
+    cpu_seconds,
     daemon,
     hub_config,
     hub_on,
@@ -48,6 +49,17 @@ async def test_pings_cross_both_ways(topology: Topology, gateway: str) -> None:
             assert await answers(topology, address, "hub", "-s", size)
 
 
+async def test_the_interface_is_deleted(topology: Topology) -> None:
+    """A client whose interface somebody deletes goes on answering commands, and does not spin."""
+    async with tunnel_on(topology) as (_, client):
+        topology.run("client", "ip", "link", "delete", TUN)
+        await asyncio.sleep(0.2)
+        before = cpu_seconds(client.bridge.pid)
+        await asyncio.sleep(1)
+        assert cpu_seconds(client.bridge.pid) - before < 0.3
+        assert (await client.get_status()).state is TunnelState.CONNECTED
+
+
 async def test_no_ping_is_lost_in_a_flood(topology: Topology) -> None:
     """Thousands of small packets, as fast as they are answered: none is lost."""
     async with tunnel_on(topology):
@@ -61,11 +73,11 @@ async def test_tcp_crosses(topology: Topology, gateway: str, options: tuple[str,
     """TCP flows up, down, both at once, several, and with small segments: all bytes sent arrive."""
     async with tunnel_on(topology) as (_, client):
         serve_iperf(topology, "hub")
-        end = await iperf(topology, gateway, "-n", "30M", *options)
+        end = await iperf(topology, gateway, "-n", "100M", *options)
         backwards = end.get("sum_received_bidir_reverse", {"bytes": 0})
-        assert end["sum_received"]["bytes"] + backwards["bytes"] > 20e6
+        assert end["sum_received"]["bytes"] + backwards["bytes"] > 60e6
         counters = await client.get_statistics()
-        assert counters.bytes_sent + counters.bytes_received > 20e6
+        assert counters.bytes_sent + counters.bytes_received > 60e6
 
 
 SINK = """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from smartvpn.client import VpnClient
@@ -112,3 +114,9 @@ async def iperf(machine: Topology, address: str, *options: str, role: str = "cli
     assert "error" not in report, report["error"]
     end: dict[str, Any] = report["end"]
     return end
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has used of the CPU so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
