@@ -38,6 +38,8 @@ endif
 ALL_LDFLAGS = $(LDFLAGS) -Wl,-z,relro,-z,now
 ALL_LIBS = $(PKG_LIBS) $(LIBS)
 
+JOBS    ?= $(shell nproc)
+
 SOURCES := $(wildcard csrc/*/*.c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c) tests/c/sim.c)
@@ -45,7 +47,7 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 
-.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches asan tsan fuzz install clean
+.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan fuzz install clean
 
 all: build
 
@@ -56,7 +58,7 @@ APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-d
 ifeq ($(ARCH),x86_64)
 APT_BUILD += libipsec-mb-dev
 endif
-APT_TEST  := clang llvm clang-format codespell nginx-light wireguard-tools openssl
+APT_TEST  := clang llvm codespell nginx-light wireguard-tools openssl
 APT_BENCH := openvpn
 
 deps: deps-test
@@ -72,6 +74,8 @@ deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
 
 $(VENV)/.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "smartvpn: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=..." >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check "setuptools>=69" wheel \
 	    $$($(PYTHON) tools/requirements.py pyproject.toml)
@@ -80,7 +84,7 @@ $(VENV)/.stamp: pyproject.toml
 # ---- build ----
 
 build: deps-build
-	@$(MAKE) --no-print-directory lib extension
+	@$(MAKE) -j$(JOBS) --no-print-directory lib extension
 
 lib: $(STATIC) $(SHARED)
 
@@ -144,7 +148,7 @@ run: build
 	@$(VENV)/bin/python -m examples.demo
 
 test: deps-test build
-	@$(MAKE) --no-print-directory tests
+	@$(MAKE) -j$(JOBS) --no-print-directory tests examples
 	@$(VENV)/bin/python -m pytest tests -n 4 --dist worksteal -m "not alone"
 	@$(VENV)/bin/python -m pytest tests -m alone
 
@@ -163,6 +167,12 @@ $(BUILD)/bench/%: bench/%.c $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
 
+examples: $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
+
+$(BUILD)/examples/%: examples/%.c $(STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(filter-out -Icsrc,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+
 bench: deps-bench build
 	@$(MAKE) --no-print-directory benches
 	@$(VENV)/bin/python bench/run.py
@@ -176,7 +186,7 @@ install: lib
 	ln -sf libsmartvpn.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so.$(SOVERSION)
 	ln -sf libsmartvpn.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so
 	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' -e 's|@PKGS@|$(PKGS)|' \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(ALL_LIBS)|' \
 	    smartvpn.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/smartvpn.pc
 
 clean:

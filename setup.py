@@ -1,6 +1,7 @@
 """Builds the C core with make, then the cffi extension against it; everything else is in pyproject.toml."""
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class BuildCore(build_ext):
     """libsmartvpn.a before the extension that holds it."""
 
     def run(self) -> None:
-        subprocess.run(["make", "-C", str(ROOT), "build/libsmartvpn.a"], check=True)
+        subprocess.run(["make", "-C", str(ROOT), f"-j{os.cpu_count()}", "build/libsmartvpn.a"], check=True)
         super().run()
 
 

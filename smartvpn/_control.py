@@ -56,8 +56,6 @@ class EnginePump:
         self._loop = asyncio.get_running_loop()
         self._fd = engine.event_fd
         self._loop.add_reader(self._fd, self._drain)
-        # The engine may have spoken before anybody listened: its fd wakes us only after a drain.
-        self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         while self._fd >= 0 and (event := self._engine.next_event()) is not None:

@@ -250,23 +250,3 @@ void sv_engine_set_log(void (*fn)(void *ctx, int level, const char *line), void 
 {
     sv_log_set(fn, ctx, (enum sv_log_level)most_verbose);
 }
-
-int sv_keypair_generate(uint8_t private_key[SV_KEY_SIZE], uint8_t public_key[SV_KEY_SIZE])
-{
-    int error = sv_crypto_init();
-
-    if (!error) {
-        sv_x25519_generate(private_key, public_key);
-    }
-    return error;
-}
-
-int sv_keypair_public(uint8_t public_key[SV_KEY_SIZE], const uint8_t private_key[SV_KEY_SIZE])
-{
-    int error = sv_crypto_init();
-
-    if (!error) {
-        sv_x25519_public(public_key, private_key);
-    }
-    return error;
-}

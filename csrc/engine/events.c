@@ -4,8 +4,15 @@
 
 int sv_events_init(struct sv_engine *engine)
 {
+    int error = sv_ring_init(&engine->events, SV_EVENT_CAPACITY);
+
     atomic_init(&engine->events_lost, 0);
-    return sv_ring_init(&engine->events, SV_EVENT_CAPACITY);
+    if (!error) {
+        sv_ring_sleep(
+            &engine
+                 ->events); /* the first event makes the fd readable, whether or not its owner looked before */
+    }
+    return error;
 }
 
 void sv_events_clear(struct sv_engine *engine)

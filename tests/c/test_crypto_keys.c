@@ -3,6 +3,7 @@
 #include "tests/c/check.h"
 
 #include <smartvpn/base.h>
+#include <smartvpn/keys.h>
 
 #include "crypto/keys.h"
 #include "x25519_vectors.h"
@@ -86,6 +87,39 @@ static void wiping_stays_inside(void)
     CHECK_EQ(bytes[36], 0xa5);
 }
 
+static void keys_as_text(void)
+{
+    uint8_t private_key[SV_KEY_SIZE], public_key[SV_KEY_SIZE], back[SV_KEY_SIZE];
+    char text[SV_KEY_TEXT_SIZE];
+
+    CHECK_EQ(sv_keypair_generate(private_key, public_key), 0);
+    sv_key_format(text, public_key);
+    CHECK_EQ(strlen(text), SV_KEY_TEXT_SIZE - 1);
+    CHECK_EQ(sv_key_parse(back, text), 0);
+    CHECK_MEM(back, public_key, SV_KEY_SIZE);
+    CHECK_EQ(sv_keypair_public(back, private_key), 0);
+    CHECK_MEM(back, public_key, SV_KEY_SIZE);
+}
+
+static void what_is_no_key(void)
+{
+    static const char *const wrong[] = {
+        "",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= ",
+        " AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "AAAAAAAAAAAAAAAAAAAAA-_AAAAAAAAAAAAAAAAAAAA=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    };
+    uint8_t key[SV_KEY_SIZE];
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        CHECK_EQ(sv_key_parse(key, wrong[i]), SV_E_INVALID);
+    }
+}
+
 int main(void)
 {
     CHECK_EQ(sv_crypto_init(), 0);
@@ -95,5 +129,7 @@ int main(void)
     RUN(generated_keys_agree);
     RUN(equality);
     RUN(wiping_stays_inside);
+    RUN(keys_as_text);
+    RUN(what_is_no_key);
     return CHECK_DONE("crypto_keys");
 }

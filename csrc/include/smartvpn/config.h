@@ -62,10 +62,9 @@ typedef struct sv_client_config {
     uint8_t server_key[SV_KEY_SIZE];  /* the hub's Noise static key */
     uint8_t private_key[SV_KEY_SIZE]; /* own Noise static key */
     uint8_t instance[16];             /* random, the same at every start of this installation */
-    const uint8_t
-        *cert_hash;        /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain is asked */
-    bool cert_hash_strict; /* false: a valid chain does as well as a match */
-    uint16_t mtu;          /* 0: what the hub says */
+    const uint8_t *cert_hash;      /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain */
+    bool cert_hash_strict;         /* false: a valid chain does as well as a match */
+    uint16_t mtu;                  /* 0: what the hub says */
     uint16_t keepalive_secs;       /* greatest interval; 0: what the hub says */
     const char *tun_name;          /* NULL: "svpn%d" */
     uint32_t handshake_timeout_ms; /* for one attempt, from connect to live; 0: 10,000 */

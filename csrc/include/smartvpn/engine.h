@@ -112,8 +112,7 @@ SV_API int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_
 typedef struct sv_client_settings {
     char address[SV_ADDR_TEXT_SIZE], address6[SV_ADDR_TEXT_SIZE]; /* with prefix length; "" when absent */
     char gateway[SV_ADDR_TEXT_SIZE], gateway6[SV_ADDR_TEXT_SIZE];
-    char server_addr
-        [SV_ADDR_TEXT_SIZE]; /* the host at the other end of the socket, without port: keep its route outside the tunnel */
+    char server_addr[SV_ADDR_TEXT_SIZE]; /* the socket's other end: keep its route outside the tunnel */
     uint16_t mtu;
     char dns[8][SV_ADDR_TEXT_SIZE];
     size_t dns_count;
