@@ -129,18 +129,21 @@ tsan:
 	@$(MAKE) --no-print-directory c-test BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread"
 
 FUZZ_SECONDS ?= 60
-IMPURE := csrc/transport/ws_client.c csrc/transport/ws_server.c
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
 fuzz:
-	@mkdir -p build/fuzz
-	@set -e; for f in $(FUZZERS); do \
-	    clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -I. tests/fuzz/$$f.c \
-	        $(filter-out csrc/engine/% $(IMPURE),$(SOURCES)) -o build/fuzz/$$f $(ALL_LIBS); \
-	    mkdir -p build/fuzz/corpus/$$f; \
-	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
-	        $$(test -d tests/fuzz/corpus/$$f && echo tests/fuzz/corpus/$$f); \
-	done
+	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
+	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
+
+# One target alone: make fuzz-ip FUZZ_SECONDS=600 BUILD=build/fuzz CC=clang
+fuzz-%: tests/fuzz/fuzz_%.c $(STATIC)
+	@$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -O1 -fsanitize=fuzzer,address,undefined -I. $(ALL_LDFLAGS) $< \
+	    -o $(BUILD)/fuzz_$* $(STATIC) $(ALL_LIBS)
+	@mkdir -p $(BUILD)/corpus/$*
+	@$(BUILD)/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$* tests/fuzz/corpus/$* \
+	    > $(BUILD)/fuzz_$*.log 2>&1 || { tail -60 $(BUILD)/fuzz_$*.log; exit 1; }
+	@echo "  fuzz $*: $$(sed -n 's/^Done //p' $(BUILD)/fuzz_$*.log), clean"
 
 # ---- run, test, lint, bench ----
 

@@ -57,7 +57,7 @@ static uint64_t hash_flow(const struct sv_classifier *classifier, const struct s
     return hash ? hash : 1;
 }
 
-static struct flow *find_flow(struct sv_classifier *classifier, uint64_t hash)
+static struct flow *find_flow(struct sv_classifier *classifier, uint64_t now, uint64_t hash)
 {
     struct flow *set = &classifier->flows[hash % classifier->sets * WAYS], *quietest = set;
 
@@ -67,7 +67,7 @@ static struct flow *find_flow(struct sv_classifier *classifier, uint64_t hash)
         }
         quietest = set[i].last < quietest->last ? &set[i] : quietest;
     }
-    *quietest = (struct flow){.hash = hash};
+    *quietest = (struct flow){.hash = hash, .began = now};
     return quietest;
 }
 
@@ -81,7 +81,7 @@ enum sv_class sv_classify(struct sv_classifier *classifier, uint64_t now, const 
                           uint32_t *flow_hash)
 {
     uint64_t hash = hash_flow(classifier, ip);
-    struct flow *flow = find_flow(classifier, hash);
+    struct flow *flow = find_flow(classifier, now, hash);
 
     *flow_hash = (uint32_t)(hash >> 32);
     if (now - flow->began > WINDOW) {

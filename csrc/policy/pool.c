@@ -20,13 +20,14 @@ struct sv_pool {
 int sv_pool_new(struct sv_pool **out, const struct sv_prefix *subnet, const struct sv_prefix *subnet6)
 {
     unsigned host_bits = 128u - subnet->bits;
-    uint64_t hosts = (UINT64_C(1) << host_bits) - 1; /* without the broadcast address */
     struct sv_pool *pool;
+    uint64_t hosts;
 
     if (!sv_addr_is4(subnet->addr) || subnet->bits < 96 || host_bits < 2 ||
         (subnet6 && 128u - subnet6->bits < host_bits)) {
         return SV_E_INVALID;
     }
+    hosts = (UINT64_C(1) << host_bits) - 1; /* without the broadcast address */
     hosts = hosts > HOSTS_MAX ? HOSTS_MAX : hosts;
     pool = calloc(1, sizeof *pool + (hosts + 63) / 64 * sizeof pool->taken[0]);
     if (!pool) {

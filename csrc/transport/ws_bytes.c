@@ -55,7 +55,7 @@ void sv_ws_bytes_release(struct sv_ws_bytes *bytes, struct sv_ws_blocks *blocks)
             free(bytes->bytes);
         }
     }
-    *bytes = (struct sv_ws_bytes){NULL};
+    *bytes = (struct sv_ws_bytes){.bytes = NULL};
 }
 
 void sv_ws_bytes_release_if_empty(struct sv_ws_bytes *bytes, struct sv_ws_blocks *blocks)

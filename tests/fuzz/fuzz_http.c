@@ -1,4 +1,4 @@
-/* What a stranger sends before there is a session: the upgrade's answer, WebSocket frames, a PROXY header. However the bytes are cut, the
+/* What a stranger sends before there is a session: the upgrade's answer, WebSocket frames, a PROXY header, X-Forwarded-For. However the bytes are cut, the
  * verdict is the same, and nothing outside them is read. The first byte chooses the parser.
  */
 #include <smartvpn/base.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "transport/proxy_header.h"
+#include "transport/ws_forwarded.h"
 #include "transport/ws_frame.h"
 #include "transport/ws_upgrade.h"
 
@@ -107,13 +108,39 @@ static void fuzz_proxy(const uint8_t *bytes, size_t size)
     }
 }
 
+/* What is said to be the source is unchanged or stands in the list, and behind it stand only trusted proxies: who
+ * trusts one more can only see further to the left. */
+static void fuzz_forwarded(const uint8_t *bytes, size_t size)
+{
+    static const uint8_t peer[16] = {[0] = 0xFD, [15] = 9};
+    struct sv_prefix proxies[2] = {{.bits = 104, .addr = {[10] = 0xFF, [11] = 0xFF, [12] = 10}}, {.bits = 0}};
+    uint8_t none[16], some[16], all[16];
+    char *list;
+    bool known;
+
+    memcpy(none, peer, 16);
+    memcpy(some, peer, 16);
+    memcpy(all, peer, 16);
+    list = strndup((const char *)bytes, size);
+    known = sv_ws_forwarded_source(none, list, NULL, 0);
+    free(list);
+    require(known || memcmp(none, peer, 16) == 0);
+    list = strndup((const char *)bytes, size);
+    require(sv_ws_forwarded_source(some, list, proxies, 1) == known);
+    free(list);
+    require(memcmp(some, none, 16) == 0 || sv_ws_is_trusted(proxies, 1, none));
+    list = strndup((const char *)bytes, size);
+    require(sv_ws_forwarded_source(all, list, proxies, 2) == known);
+    free(list);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *, size_t) = {fuzz_answer, fuzz_frames, fuzz_wrap,
-                                                               fuzz_proxy};
+                                                               fuzz_proxy, fuzz_forwarded};
 
     if (size) {
-        parsers[data[0] % 4](data + 1, size - 1);
+        parsers[data[0] % 5](data + 1, size - 1);
     }
     return 0;
 }
