@@ -34,7 +34,7 @@ from smartvpn._management import (
 from smartvpn._version import __version__
 from smartvpn.commands import ConnectParams, Mode, StartParams
 from smartvpn.configfile import VpnConfig
-from smartvpn.errors import SmartVpnError
+from smartvpn.errors import InvalidStateError, SmartVpnError, UnreachableError, VpnTimeoutError
 from smartvpn.events import Event, Ready
 from smartvpn.hub import Hub
 from smartvpn.ipc import (
@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE = 64
 _MOST_FILES = 1 << 19
+_FIRST_PAUSE_SECS = 1
+_LONGEST_PAUSE_SECS = 30
 
 
 class Daemon:
@@ -79,7 +81,7 @@ class Daemon:
             await self.service.start(StartParams(config=VpnConfig.load_from_file(config_path, "server")))
         else:
             config = VpnConfig.load_from_file(config_path, "client")
-            await self.service.connect(ConnectParams(config=config))
+            await _connect_when_possible(self.service, ConnectParams(config=config))
 
     async def execute(self, request: Request) -> Any:
         """Run the request's method. Raises what the method raises.
@@ -101,6 +103,25 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._commands, return_exceptions=True)
         await self.service.stop()
+
+
+async def _connect_when_possible(tunnel: Tunnel, params: ConnectParams) -> None:
+    """Connect, however long that takes: at boot the network, or the hub, may come later than we do.
+
+    A command that connects meanwhile has done it. Raises SmartVpnError where time would not help.
+    """
+    pause = _FIRST_PAUSE_SECS
+    while True:
+        try:
+            await tunnel.connect(params)
+        except (UnreachableError, VpnTimeoutError) as error:
+            log.warning("%s: next attempt in %d s", error, pause)
+        except InvalidStateError:
+            return
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECS)
 
 
 class Connection:

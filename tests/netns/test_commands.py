@@ -282,6 +282,28 @@ def test_a_hub_from_a_file(topology: Topology, tmp_path: Path) -> None:
     assert state(topology, "hub") == before
 
 
+def test_a_client_from_a_file_waits_for_its_hub(
+    topology: Topology, hub: DaemonProcess, tmp_path: Path
+) -> None:
+    """At boot the hub may come later: the daemon tries again, says so, and connects when it is there."""
+    config = hub_config(registry=str(tmp_path / "hub.db"))
+    hub.lines.result("start", config)
+    bundle = hub.lines.result("createClient", {"clientId": "alice"})
+    hub.lines.result("stop")
+    path = tmp_path / "client.json"
+    path.write_text(json.dumps(bundle["smartvpnConfig"]))
+    with daemon_on(topology, "client", "client", "--config", str(path)) as client:
+        assert client.lines.receive()["event"] == "ready"
+        while client.lines.event("status")["state"] != "error":
+            pass
+        assert "10.99.0.1:7443" in client.lines.result("getStatus")["lastError"]
+        hub.lines.result("start", config)
+        while client.lines.event("status")["state"] != "connected":
+            pass
+        assert client.lines.result("getStatus")["assignedIp"] == "10.8.0.2"
+        assert client.end() == 0
+
+
 def test_a_connect_that_waits_holds_up_nobody(topology: Topology, client: DaemonProcess) -> None:
     """Other requests overtake it, and the end of the daemon does not wait for it."""
     silent = topology.popen("hub", "python3", "-c", LISTENER, stdout=-1)
