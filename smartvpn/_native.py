@@ -163,7 +163,7 @@ def _check(status: int) -> None:
 
 
 def aead_name() -> str:
-    """Who does ChaCha20-Poly1305 on this machine."""
+    """The ciphers that are offered on this machine, and which library does them."""
     return _text(lib.sv_engine_aead())
 
 

@@ -351,7 +351,7 @@ class _Running:
             allow_host_access=config.allow_host_access,
         )
         self._pump = EnginePump(self.engine, self._on_event)
-        log.info("hub on %s, interface %s, cipher by %s", self.listen, self.engine.interface, aead_name())
+        log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
 
     async def _seed(self) -> None:
         for entry in self.config.clients:

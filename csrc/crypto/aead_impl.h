@@ -5,9 +5,9 @@
 #include "crypto/aead.h"
 
 #ifdef SV_HAVE_IPSEC_MB
-extern const struct sv_aead_impl sv_aead_ipsec_mb;
+extern const struct sv_aead_impl sv_aead_ipsec_mb, sv_aead_aes_ipsec_mb;
 #endif
-extern const struct sv_aead_impl sv_aead_openssl;
-extern const struct sv_aead_impl sv_aead_libsodium;
+extern const struct sv_aead_impl sv_aead_openssl, sv_aead_aes_openssl;
+extern const struct sv_aead_impl sv_aead_libsodium, sv_aead_aes_libsodium;
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "crypto/aead.h"
 #include "crypto/keys.h"
 
 enum {
@@ -167,6 +168,9 @@ static void fill_hello(const struct sv_dialer *dialer, struct sv_hello *hello)
     };
     if (dialer->worker->engine->tun.udp_gso) {
         hello->capabilities |= SV_CAP_GSO_UDP;
+    }
+    if (sv_aead_prefers_aes()) {
+        hello->capabilities |= SV_CAP_AES_GCM;
     }
     memcpy(hello->instance, dialer->instance, 16);
     memcpy(hello->resume_id, dialer->resume_id, 16);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "crypto/aead.h"
 #include "engine/hub.h"
 
 enum {
@@ -125,10 +126,12 @@ static int read_times(struct sv_hub *hub, const sv_server_config *config)
     return 0;
 }
 
-static uint32_t capabilities(const struct sv_engine *engine)
+/* AES-GCM only where keys are renewed: what may be sealed under one key has a bound there (docs/security.md). */
+static uint32_t capabilities(const struct sv_hub *hub)
 {
     return SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_RESUME | SV_CAP_REKEY |
-           (engine->tun.udp_gso ? SV_CAP_GSO_UDP : 0);
+           (hub->engine->tun.udp_gso ? SV_CAP_GSO_UDP : 0) |
+           (sv_aead_prefers_aes() && hub->settings.rekey_secs > 0 ? SV_CAP_AES_GCM : 0);
 }
 
 static int read_config(struct sv_hub *hub, const sv_server_config *config)
@@ -150,7 +153,7 @@ static int read_config(struct sv_hub *hub, const sv_server_config *config)
     hub->deny_host_access = config->deny_host_access;
     hub->default_rate = config->default_bytes_per_sec;
     hub->default_burst = config->default_burst_bytes;
-    hub->settings.capabilities = capabilities(hub->engine);
+    hub->settings.capabilities = capabilities(hub);
     snprintf(hub->settings.software, sizeof hub->settings.software, "smartvpn %s", sv_version());
     return error;
 }

@@ -38,16 +38,16 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct sv_loop *loop = prepare->data;
 
-    if (!loop->awake && uv_is_active((uv_handle_t *)&loop->look)) {
+    if (loop->awake) {
+        uv_idle_start(&loop->look, on_look);
+    } else {
         uv_idle_stop(&loop->look);
-        return;
     }
     sv_loop_wake(loop);
     if (loop->on_sleep) {
         loop->on_sleep(loop->ctx);
     }
     loop->awake = false;
-    uv_idle_start(&loop->look, on_look);
 }
 
 int sv_loop_init(struct sv_loop *loop, void *ctx, void (*on_wake)(void *), void (*on_sleep)(void *))

@@ -23,12 +23,12 @@ struct sv_datagrams {
 };
 
 /* ENCRYPT(k, n = 2^64-2, "", 32 zero bytes), its first 32 bytes. */
-static void derive(uint8_t key[SV_AEAD_KEY], const uint8_t k[SV_AEAD_KEY])
+static void derive(const struct sv_aead_impl *aead, uint8_t key[SV_AEAD_KEY], const uint8_t k[SV_AEAD_KEY])
 {
     static const uint8_t zeros[SV_AEAD_KEY];
     uint8_t nonce[SV_AEAD_NONCE], sealed[SV_AEAD_KEY + SV_AEAD_TAG];
-    sv_aead_nonce(nonce, UINT64_MAX - 1);
-    if (sv_aead->seal(k, nonce, NULL, 0, sealed, zeros, sizeof zeros) == 0) {
+    sv_aead_nonce(aead, nonce, UINT64_MAX - 1);
+    if (aead->seal(k, nonce, NULL, 0, sealed, zeros, sizeof zeros) == 0) {
         memcpy(key, sealed, SV_AEAD_KEY);
     } else {
         /* Nobody else has this key: datagrams are lost, the stream goes on. */
@@ -37,11 +37,12 @@ static void derive(uint8_t key[SV_AEAD_KEY], const uint8_t k[SV_AEAD_KEY])
     sv_wipe(sealed, sizeof sealed);
 }
 
-static void set_epoch(struct epoch *epoch, uint8_t number, const uint8_t k[SV_AEAD_KEY])
+static void set_epoch(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t number,
+                      const uint8_t k[SV_AEAD_KEY])
 {
     epoch->valid = true;
     epoch->number = number;
-    derive(epoch->key, k);
+    derive(aead, epoch->key, k);
     sv_replay_init(&epoch->replay);
 }
 
@@ -66,9 +67,9 @@ static bool make(struct sv_session *s)
     if (!d) {
         return false;
     }
-    derive(d->send_key, s->send_key);
+    derive(s->aead, d->send_key, s->send_key);
     d->send_epoch = s->epoch;
-    set_epoch(&d->current, s->epoch, s->receive_key);
+    set_epoch(s->aead, &d->current, s->epoch, s->receive_key);
     s->datagrams = d;
     return true;
 }
@@ -82,8 +83,8 @@ void sv_datagrams_set_next(struct sv_session *s)
 {
     struct sv_datagrams *d = s->datagrams;
     if (d) {
-        set_epoch(&d->next, (uint8_t)(d->current.number + 1), s->handshake->next_receive_key);
-        derive(d->next_send_key, s->handshake->next_send_key);
+        set_epoch(s->aead, &d->next, (uint8_t)(d->current.number + 1), s->handshake->next_receive_key);
+        derive(s->aead, d->next_send_key, s->handshake->next_send_key);
     }
 }
 
@@ -141,8 +142,8 @@ size_t sv_session_seal_datagram(struct sv_session *s, uint64_t now, uint8_t *dst
     dst[0] = SV_FRAME_IP_PACKET;
     dst[1] = d->send_epoch;
     sv_store64le(dst + 2, d->send_counter);
-    sv_aead_nonce(nonce, d->send_counter);
-    if (sv_aead->seal(d->send_key, nonce, dst, SV_DATAGRAM_HEADER, dst + SV_DATAGRAM_HEADER, plain, len) !=
+    sv_aead_nonce(s->aead, nonce, d->send_counter);
+    if (s->aead->seal(d->send_key, nonce, dst, SV_DATAGRAM_HEADER, dst + SV_DATAGRAM_HEADER, plain, len) !=
         0) {
         return 0;
     }
@@ -172,16 +173,16 @@ static struct epoch *find_epoch(struct sv_session *s, uint8_t number)
     return is_epoch(&d->old, number) ? &d->old : NULL;
 }
 
-static int open_in(struct epoch *epoch, uint8_t *datagram, size_t len)
+static int open_in(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t *datagram, size_t len)
 {
     uint8_t nonce[SV_AEAD_NONCE], *body = datagram + SV_DATAGRAM_HEADER;
     uint64_t counter = sv_load64le(datagram + 2);
     if (counter >= SV_COUNTER_LIMIT || !sv_replay_check(&epoch->replay, counter)) {
         return SV_E_REPLAY;
     }
-    sv_aead_nonce(nonce, counter);
-    int status = sv_aead->open(epoch->key, nonce, datagram, SV_DATAGRAM_HEADER, body, body,
-                               len - SV_DATAGRAM_OVERHEAD);
+    sv_aead_nonce(aead, nonce, counter);
+    int status = aead->open(epoch->key, nonce, datagram, SV_DATAGRAM_HEADER, body, body,
+                            len - SV_DATAGRAM_OVERHEAD);
     if (status == 0) {
         sv_replay_update(&epoch->replay, counter);
     }
@@ -205,7 +206,7 @@ static int open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, 
     if (!epoch) {
         return SV_E_STATE;
     }
-    int status = open_in(epoch, datagram, len);
+    int status = open_in(s->aead, epoch, datagram, len);
     if (status == 0 && epoch == &s->datagrams->next) {
         promote(s->datagrams, now);
     }

@@ -65,7 +65,7 @@ int sv_symmetric_encrypt_and_hash(struct sv_symmetric *s, uint8_t *dst, const ui
         return 0;
     }
     uint8_t nonce[SV_AEAD_NONCE];
-    sv_aead_nonce(nonce, s->n);
+    sv_aead_nonce(sv_aead, nonce, s->n);
     int status = sv_aead->seal(s->k, nonce, s->h, sizeof s->h, dst, src, len);
     if (status != 0) {
         return status;
@@ -88,7 +88,7 @@ int sv_symmetric_decrypt_and_hash(struct sv_symmetric *s, uint8_t *dst, const ui
     }
     /* Before opening, which may be in place. */
     hash_after(h, s->h, src, len);
-    sv_aead_nonce(nonce, s->n);
+    sv_aead_nonce(sv_aead, nonce, s->n);
     int status = sv_aead->open(s->k, nonce, s->h, sizeof s->h, dst, src, len - SV_AEAD_TAG);
     if (status != 0) {
         return status;

@@ -39,6 +39,7 @@ void sv_session_init(struct sv_session *s, const struct sv_session_config *confi
     s->server = config->server;
     s->private_key = config->private_key;
     s->public_key = config->public_key;
+    s->aead = sv_aead;
     s->answer_by = now + SV_ANSWER_NS;
     s->next_keepalive = SV_NEVER;
     sv_quality_init(&s->quality, SV_KEEPALIVE_DEFAULT_SECS);
@@ -167,8 +168,8 @@ size_t sv_session_seal_frame(struct sv_session *s, uint64_t now, uint8_t type, u
         return 0;
     }
     sv_frame_put_header(dst, type, (uint32_t)(len + SV_AEAD_TAG));
-    sv_aead_nonce(nonce, s->send_counter);
-    if (sv_aead->seal(s->send_key, nonce, dst, SV_FRAME_HEADER, dst + SV_FRAME_HEADER, plain, len) != 0) {
+    sv_aead_nonce(s->aead, nonce, s->send_counter);
+    if (s->aead->seal(s->send_key, nonce, dst, SV_FRAME_HEADER, dst + SV_FRAME_HEADER, plain, len) != 0) {
         return 0;
     }
     s->send_counter++;
@@ -351,8 +352,8 @@ static bool open_frame(struct sv_session *s, uint8_t *frame, size_t len)
         return false;
     }
     uint8_t *body = frame + SV_FRAME_HEADER;
-    sv_aead_nonce(nonce, s->receive_counter);
-    if (sv_aead->open(s->receive_key, nonce, frame, SV_FRAME_HEADER, body, body, len - SV_FRAME_OVERHEAD) !=
+    sv_aead_nonce(s->aead, nonce, s->receive_counter);
+    if (s->aead->open(s->receive_key, nonce, frame, SV_FRAME_HEADER, body, body, len - SV_FRAME_OVERHEAD) !=
         0) {
         return false;
     }

@@ -103,6 +103,7 @@ struct sv_session_counters {
     uint64_t datagrams_dropped; /* wrong in length, type, epoch, tag or counter */
 };
 
+struct sv_aead_impl; /* crypto/aead.h */
 struct sv_handshake; /* session_internal.h */
 struct sv_datagrams;
 
@@ -119,6 +120,7 @@ struct sv_session {
     uint8_t ask_type; /* HandshakeInit or SessionResume: what the first handshake began with */
     uint8_t probes;   /* client: keepalives in a row because data got no answer */
 
+    const struct sv_aead_impl *aead; /* what the keys below are for */
     /* Keys of the stream. The counters are the next frame's. */
     uint8_t send_key[32], receive_key[32];
     uint64_t send_counter, receive_counter;

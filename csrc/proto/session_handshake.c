@@ -66,6 +66,15 @@ static void take_keys(struct sv_session *s)
     s->keyed = true;
 }
 
+/* The keys are the same bytes for either cipher. Nothing is sealed with them before both sides' capabilities are known, but for a refusal, where there are no
+ * settings: ChaCha20-Poly1305 it is. */
+static void agree_on_cipher(struct sv_session *s)
+{
+    if (s->capabilities & s->peer_capabilities & SV_CAP_AES_GCM) {
+        s->aead = sv_aead_aes;
+    }
+}
+
 /* ---- client ---- */
 
 bool sv_session_write_init(struct sv_session *s, const uint8_t *server_key)
@@ -96,6 +105,7 @@ static bool answers(const struct sv_session *s, uint8_t type)
 static void client_goes_live(struct sv_session *s, uint64_t now, struct sv_received *out)
 {
     s->peer_capabilities = s->settings->capabilities;
+    agree_on_cipher(s);
     s->rekey_secs = s->settings->rekey_secs;
     memcpy(s->session_id, s->settings->session_id, sizeof s->session_id);
     sv_quality_init(&s->quality, sv_session_healthy_secs(s));
@@ -228,6 +238,7 @@ void sv_session_accept(struct sv_session *s, uint64_t now, const struct sv_setti
     }
     s->resumed = resumed && s->ask_type == SV_FRAME_SESSION_RESUME;
     s->capabilities = settings->capabilities;
+    agree_on_cipher(s);
     s->rekey_secs = settings->has_rekey ? settings->rekey_secs : SV_REKEY_DEFAULT_SECS;
     memcpy(s->session_id, settings->session_id, sizeof s->session_id);
 }

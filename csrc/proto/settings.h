@@ -13,6 +13,7 @@ enum {
     SV_CAP_RESUME = 1u << 3,
     SV_CAP_REKEY = 1u << 4,
     SV_CAP_GSO_UDP = 1u << 5,
+    SV_CAP_AES_GCM = 1u << 6, /* only where sv_aead_aes is there */
 };
 
 enum {

@@ -12,6 +12,20 @@
 
 enum { RAW_FRAME = 80 * 1024 };
 
+/* What is sealed under the keys of Split(): AES-256-GCM with its counters big-endian, or ChaCha20-Poly1305. */
+static bool raw_aes;
+
+static inline const struct sv_aead_impl *raw_aead(void)
+{
+    return raw_aes ? sv_aead_aes : sv_aead;
+}
+
+static inline void raw_nonce(uint8_t nonce[12], uint64_t counter)
+{
+    memset(nonce, 0, 4);
+    (raw_aes ? sv_store64be : sv_store64le)(nonce + 4, counter);
+}
+
 struct raw_keypair {
     uint8_t private_key[32], public_key[32];
 };
@@ -82,22 +96,22 @@ static inline size_t raw_seal(struct raw_peer *peer, uint8_t *frame, uint8_t typ
                               size_t len)
 {
     static const uint8_t nothing[1];
-    uint8_t nonce[12] = {0};
-    sv_store64le(nonce + 4, peer->send_counter++);
+    uint8_t nonce[12];
+    raw_nonce(nonce, peer->send_counter++);
     size_t total = raw_header(frame, type, len + 16);
-    sv_aead->seal(peer->send_key, nonce, frame, 5, frame + 5, len > 0 ? plain : nothing, len);
+    raw_aead()->seal(peer->send_key, nonce, frame, 5, frame + 5, len > 0 ? plain : nothing, len);
     return total;
 }
 
 /* Plaintext's length, or -1. */
 static inline long raw_open(struct raw_peer *peer, const uint8_t *frame, size_t len, uint8_t *plain)
 {
-    uint8_t nonce[12] = {0};
+    uint8_t nonce[12];
     if (len < 21 || sv_load32be(frame + 1) != len - 5) {
         return -1;
     }
-    sv_store64le(nonce + 4, peer->receive_counter);
-    if (sv_aead->open(peer->receive_key, nonce, frame, 5, plain, frame + 5, len - 21) != 0) {
+    raw_nonce(nonce, peer->receive_counter);
+    if (raw_aead()->open(peer->receive_key, nonce, frame, 5, plain, frame + 5, len - 21) != 0) {
         return -1;
     }
     peer->receive_counter++;

@@ -10,8 +10,23 @@
 #include "tests/c/raw_peer.h"
 
 #define START_NS (UINT64_C(1000) * SV_NS_PER_S)
-#define ALL_CAPS \
-    (SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_DATAGRAM | SV_CAP_RESUME | SV_CAP_REKEY | SV_CAP_GSO_UDP)
+#define ALL_CAPS                                                                                       \
+    (SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_DATAGRAM | SV_CAP_RESUME | SV_CAP_REKEY | SV_CAP_GSO_UDP | \
+     (raw_aes ? SV_CAP_AES_GCM : 0u))
+
+/* The tests once more with AES-256-GCM, which both sides then offer. */
+#define RUN_WITH_EACH_CIPHER(tests)                                                      \
+    do {                                                                                 \
+        tests();                                                                         \
+        if (sv_aead_aes) {                                                               \
+            fprintf(stderr, "  -- with AES-256-GCM\n");                                  \
+            raw_aes = true;                                                              \
+            tests();                                                                     \
+            raw_aes = false;                                                             \
+        } else {                                                                         \
+            fprintf(stderr, "  -- not with AES-256-GCM: no implementation runs here\n"); \
+        }                                                                                \
+    } while (0)
 
 static struct raw_keypair server_pair, client_pair;
 

@@ -335,7 +335,8 @@ static void check_air(const struct air *air)
 
 /* ---- scenarios ---- */
 
-static const struct sv_hello plain_hello = {.capabilities = SV_CAP_REKEY | SV_CAP_RESUME | SV_CAP_DATAGRAM};
+static const struct sv_hello plain_hello = {.capabilities = SV_CAP_REKEY | SV_CAP_RESUME | SV_CAP_DATAGRAM |
+                                                            SV_CAP_AES_GCM};
 
 static void traffic_over_rekeys(uint64_t the_seed, bool datagrams)
 {
@@ -506,7 +507,7 @@ int main(void)
     sv_x25519_generate(client_key, client_public);
     sv_x25519_generate(server_key, server_public);
     settings = (struct sv_settings){
-        .capabilities = SV_CAP_REKEY | SV_CAP_RESUME | SV_CAP_DATAGRAM,
+        .capabilities = SV_CAP_REKEY | SV_CAP_RESUME | SV_CAP_DATAGRAM | (sv_aead_aes ? SV_CAP_AES_GCM : 0u),
         .address4 = {.length = 4, .prefix = 24, .bytes = {10, 0, 0, 2}},
         .mtu = 1420,
         .rekey_secs = 20,

@@ -63,11 +63,11 @@ static void check_transport(struct direction *from, struct direction *to, struct
                             struct vector_bytes want)
 {
     uint8_t message[BUFFER], payload[BUFFER], nonce[SV_AEAD_NONCE];
-    sv_aead_nonce(nonce, from->n++);
+    sv_aead_nonce(sv_aead, nonce, from->n++);
     CHECK_EQ(sv_aead->seal(from->key, nonce, NULL, 0, message, sent.p, sent.len), 0);
     CHECK_EQ(sent.len + SV_AEAD_TAG, want.len);
     CHECK_MEM(message, want.p, want.len);
-    sv_aead_nonce(nonce, to->n++);
+    sv_aead_nonce(sv_aead, nonce, to->n++);
     CHECK_EQ(sv_aead->open(to->key, nonce, NULL, 0, payload, want.p, sent.len), 0);
     CHECK_MEM(payload, sent.p, sent.len);
 }

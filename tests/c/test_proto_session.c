@@ -205,6 +205,16 @@ static void server_takes_a_resume(void)
     sv_session_clear(&f.s);
 }
 
+/* Without settings nothing was agreed on. */
+static int next_frame_of_refusal(void)
+{
+    bool offered = raw_aes;
+    raw_aes = false;
+    int type = next_frame(&f);
+    raw_aes = offered;
+    return type;
+}
+
 static void server_refuses_with_a_reason(void)
 {
     static const uint8_t asked[2] = {SV_FRAME_HANDSHAKE_INIT, SV_FRAME_SESSION_RESUME};
@@ -218,7 +228,7 @@ static void server_refuses_with_a_reason(void)
         flush(&f);
         raw_reads_answer(&f, answered[i]);
         CHECK_EQ(f.plain_len, 0);
-        CHECK_EQ(next_frame(&f), SV_FRAME_DISCONNECT);
+        CHECK_EQ(next_frame_of_refusal(), SV_FRAME_DISCONNECT);
         CHECK_EQ(f.plain_len, 8);
         CHECK_MEM(f.plain,
                   "\x03"
@@ -523,12 +533,30 @@ static void an_idle_session_is_small_and_wiped(void)
     CHECK_MEM(&f.s, &zero, sizeof zero);
 }
 
-int main(void)
+/* One side alone offers AES-GCM. */
+static void without_agreement_it_is_chacha(void)
 {
-    if (sv_crypto_init() != 0 || sv_aead_init() != 0) {
-        return 1;
-    }
-    make_pairs();
+    struct sv_settings settings = example_settings();
+    uint8_t hello[16];
+    settings.capabilities |= SV_CAP_AES_GCM;
+    server_live_with(&f, &settings);
+    CHECK(f.s.aead == sv_aead);
+    sv_session_clear(&f.s);
+    server_new(&f);
+    CHECK_EQ(
+        server_hears_init(&f, SV_FRAME_HANDSHAKE_INIT, hello, make_hello(hello, ALL_CAPS | SV_CAP_AES_GCM)),
+        SV_SESSION_ON_HELLO);
+    settings = example_settings();
+    sv_session_accept(&f.s, f.now, &settings, false);
+    flush(&f);
+    raw_reads_answer(&f, SV_FRAME_HANDSHAKE_RESP);
+    CHECK_EQ(deliver_sealed(&f, SV_FRAME_KEEPALIVE, "ABCDEFGH", 8), SV_SESSION_ON_LIVE);
+    CHECK(f.s.aead == sv_aead);
+    sv_session_clear(&f.s);
+}
+
+static void all(void)
+{
     RUN(server_reads_the_hello);
     RUN(server_answers_with_settings_and_is_silent_until_live);
     RUN(server_goes_live_by_a_packet);
@@ -553,5 +581,15 @@ int main(void)
     RUN(counters_end_below_2_64_minus_3);
     RUN(disconnect_codes);
     RUN(an_idle_session_is_small_and_wiped);
+}
+
+int main(void)
+{
+    if (sv_crypto_init() != 0 || sv_aead_init() != 0) {
+        return 1;
+    }
+    make_pairs();
+    RUN_WITH_EACH_CIPHER(all);
+    RUN(without_agreement_it_is_chacha);
     return CHECK_DONE("proto_session");
 }

@@ -12,7 +12,7 @@ static size_t settings_list(uint8_t *list)
 
 static void client_says_hello(void)
 {
-    static const uint8_t want[] = {1, 0, 4, 0, 0, 0, 0x3f};
+    const uint8_t want[] = {1, 0, 4, 0, 0, 0, raw_aes ? 0x7f : 0x3f};
     client_new(&f);
     CHECK(sv_session_wants_flush(&f.s));
     CHECK_EQ(sv_session_max_payload(&f.s), 65535);
@@ -114,11 +114,14 @@ static void a_changed_answer_is_fatal(void)
 
 static void a_refused_client_hears_why(void)
 {
+    bool offered = raw_aes;
     client_new(&f);
     raw_reads_init(&f, SV_FRAME_HANDSHAKE_INIT);
     CHECK_EQ(raw_answers(&f, SV_FRAME_HANDSHAKE_RESP, NULL, 0), SV_SESSION_NOTHING);
     CHECK(!sv_session_wants_flush(&f.s));
+    raw_aes = false; /* without settings nothing was agreed on */
     CHECK_EQ(deliver_sealed(&f, SV_FRAME_DISCONNECT, "\x02gone", 5), SV_SESSION_ON_DISCONNECT);
+    raw_aes = offered;
     CHECK_EQ(f.out.code, 2);
     CHECK_MEM(f.out.text, "gone", 4);
     sv_session_clear(&f.s);
@@ -268,12 +271,28 @@ static void only_asked_for_acks_count(void)
     sv_session_clear(&f.s);
 }
 
-int main(void)
+/* One side alone offers AES-GCM. */
+static void without_agreement_it_is_chacha(void)
 {
-    if (sv_crypto_init() != 0 || sv_aead_init() != 0) {
-        return 1;
-    }
-    make_pairs();
+    struct sv_settings settings = example_settings();
+    uint8_t list[SV_SETTINGS_MAX];
+    settings.capabilities |= SV_CAP_AES_GCM;
+    client_live_with(&f, &settings, 0);
+    CHECK(f.s.aead == sv_aead);
+    flush(&f);
+    CHECK_EQ(next_frame(&f), SV_FRAME_KEEPALIVE);
+    sv_session_clear(&f.s);
+    client_new_with(&f, &(struct sv_hello){.capabilities = ALL_CAPS | SV_CAP_AES_GCM}, 0);
+    raw_reads_init(&f, SV_FRAME_HANDSHAKE_INIT);
+    CHECK_EQ(raw_answers(&f, SV_FRAME_HANDSHAKE_RESP, list, settings_list(list)), SV_SESSION_ON_LIVE);
+    CHECK(f.s.aead == sv_aead);
+    flush(&f);
+    CHECK_EQ(next_frame(&f), SV_FRAME_KEEPALIVE);
+    sv_session_clear(&f.s);
+}
+
+static void all(void)
+{
     RUN(client_says_hello);
     RUN(client_asks_to_resume);
     RUN(client_goes_live_and_says_so_first);
@@ -287,5 +306,15 @@ int main(void)
     RUN(the_smaller_bound_of_the_interval_holds);
     RUN(acks_measure_the_path);
     RUN(only_asked_for_acks_count);
+}
+
+int main(void)
+{
+    if (sv_crypto_init() != 0 || sv_aead_init() != 0) {
+        return 1;
+    }
+    make_pairs();
+    RUN_WITH_EACH_CIPHER(all);
+    RUN(without_agreement_it_is_chacha);
     return CHECK_DONE("proto_session_client");
 }

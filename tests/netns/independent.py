@@ -17,6 +17,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from noise.connection import Keypair, NoiseConnection
+from noise.state import CipherState
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
@@ -29,11 +30,12 @@ SESSION_RESUME, SESSION_RESUME_OK, SESSION_RESUME_ERR = 0x30, 0x31, 0x32
 DISCONNECT = 0x3F
 
 CAPABILITIES, SOFTWARE, RESUME, INSTANCE = 0x01, 0x02, 0x03, 0x04
-BATCH, GSO_TCP, DATAGRAM, RESUMABLE, REKEY, GSO_UDP = (1 << bit for bit in range(6))
+BATCH, GSO_TCP, DATAGRAM, RESUMABLE, REKEY, GSO_UDP, AES_GCM = (1 << bit for bit in range(7))
 TCP4, TCP6, UDP_ANY = 1, 2, 3
 
 SUBPROTOCOL = "smartvpn.v1"
 NOISE = b"Noise_IK_25519_ChaChaPoly_BLAKE2s"
+NOISE_AES = b"Noise_IK_25519_AESGCM_BLAKE2s"  # of which only the cipher is used
 PATIENCE = 20.0  # seconds; only a broken hub or an overloaded machine needs as many
 
 Tlvs = list[tuple[int, bytes]]
@@ -271,6 +273,13 @@ def first_frame(hub_key: bytes, private_key: bytes, payload: bytes, kind: int = 
     return frame(kind, bytes(initiator(hub_key, private_key).write_message(payload)))
 
 
+def aes_gcm(key: bytes) -> CipherState:
+    """Noise's AESGCM under a key that Split() gave."""
+    state = CipherState(NoiseConnection.from_name(NOISE_AES).noise_protocol)
+    state.initialize_key(key)
+    return state
+
+
 class Session:
     """The protocol on one link: the handshake, then frames both ways under its keys."""
 
@@ -280,6 +289,7 @@ class Session:
         """the type of message 2"""
         self.refused = False
         self.settings: Settings | None = None
+        self._offered = 0
         self._hub_key, self._private_key = hub_key, private_key
         self._noise = initiator(hub_key, private_key)
         self._sending: Any = None
@@ -291,6 +301,7 @@ class Session:
 
     async def handshake(self, payload: bytes, kind: int = HANDSHAKE_INIT) -> int:
         """Message 1 and message 2; returns the type of message 2, which may be a refusal."""
+        self._offered = struct.unpack("!I", payload[3:7])[0] if payload[:3] == b"\x01\x00\x04" else 0
         await self.link.send(frame(kind, self.message_1(payload)))
         return await self.read_message_2()
 
@@ -301,15 +312,23 @@ class Session:
             self.answer, length = struct.unpack("!BI", header)
             payload = bytes(self._noise.read_message(await self.link.exactly(length)))
         self._take_keys()
-        self._receiving = self._noise.noise_protocol.cipher_state_decrypt
-        self._sending = self._noise.noise_protocol.cipher_state_encrypt
         self.refused = payload == b""
         self.settings = None if self.refused else Settings.parse(payload)
+        self._receiving = self._cipher(self._noise.noise_protocol.cipher_state_decrypt)
+        self._sending = self._cipher(self._noise.noise_protocol.cipher_state_encrypt)
         assert self.answer is not None
         return self.answer
 
     def _take_keys(self) -> None:
         self._hash: bytes = self._noise.get_handshake_hash()
+
+    @property
+    def aes(self) -> bool:
+        """Whether both sides offered AES-GCM."""
+        return bool(self.settings and self.settings.capabilities & self._offered & AES_GCM)
+
+    def _cipher(self, state: CipherState) -> CipherState:
+        return aes_gcm(state.k) if self.aes else state
 
     @property
     def given(self) -> Settings:
@@ -376,12 +395,12 @@ class Session:
     async def take_rekey_answer(self) -> None:
         """The hub's answer, which must be the next frame; all after it is under its new key."""
         self._noise.read_message(await self.expect(HANDSHAKE_RESP))
-        self._receiving = self._noise.noise_protocol.cipher_state_decrypt
+        self._receiving = self._cipher(self._noise.noise_protocol.cipher_state_decrypt)
 
     async def switch_keys(self) -> None:
         """The last frame under our old key."""
         await self.send(SWITCH_KEYS)
-        self._sending = self._noise.noise_protocol.cipher_state_encrypt
+        self._sending = self._cipher(self._noise.noise_protocol.cipher_state_encrypt)
         self._take_keys()
 
     async def disconnected(self) -> tuple[int, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.netns import packets
 from tests.netns.hub import hub_at, in_namespace, pings
 from tests.netns.independent import (
+    AES_GCM,
     BATCH,
     GSO_TCP,
     GSO_UDP,
@@ -117,6 +120,41 @@ async def test_pings_over_both_versions(topology: Topology) -> None:
             await pings(session, sequence)
 
 
+def has_aes() -> bool:
+    """Whether the processor has instructions for AES; without them the hub does not offer it."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return flags is not None and "aes" in flags[1].split()
+
+
+@pytest.mark.skipif(not has_aes(), reason="the processor has no AES instructions")
+async def test_aes_gcm_where_both_offer_it(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same keys under the other cipher, through a rekey too; who does not offer it is served as ever."""
+    monkeypatch.setenv("SMARTVPN_CIPHER", "aes-256-gcm")
+    async with hub_at(topology) as hub:
+        alice = await hub.register("alice")
+        async with hub.session(alice, hello(RESUMABLE | REKEY | AES_GCM)) as session:
+            assert session.aes
+            await pings(session)
+            await session.rekey()
+            await pings(session)
+        async with hub.session(alice) as session:
+            assert session.given.capabilities & AES_GCM
+            assert not session.aes
+            await pings(session)
+
+
+async def test_aes_gcm_is_not_forced_on_a_hub(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that prefers ChaCha20-Poly1305, or never renews its keys, does not offer it."""
+    for cipher, changes in (("chacha20-poly1305", {}), ("", {"rekeySecs": 0})):
+        monkeypatch.setenv("SMARTVPN_CIPHER", cipher)
+        async with (
+            hub_at(topology, **changes) as hub,
+            hub.session(await hub.register("alice"), hello(REKEY | AES_GCM)) as session,
+        ):
+            assert not session.given.capabilities & AES_GCM
+            await pings(session)
+
+
 async def test_two_clients_reach_each_other(topology: Topology) -> None:
     """A packet goes to the session that holds its destination, with nothing changed but the hop count."""
     async with (
@@ -162,6 +200,7 @@ async def test_one_frame_a_message_without_batch(topology: Topology, capabilitie
         hub_at(topology) as hub,
         hub.session(await hub.register("alice"), hello(capabilities)) as session,
     ):
+        await pings(session)  # the kernel learns which queue the flow goes to
         burst = [packets.echo(session.given.ip, GATEWAY, n) for n in range(50)]
         for request in burst:
             await session.packet(request)
