@@ -19,6 +19,7 @@
 #include "transport/websocket.h"
 #include "transport/ws_pin.h"
 #include "transport/ws_stream.h"
+#include "transport/ws_tls.h"
 #include "transport/ws_upgrade.h"
 
 enum {
@@ -397,6 +398,7 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *ctx)
     (void)easy;
     SSL_CTX_set_app_data(ssl_ctx, client);
     SSL_CTX_set_info_callback(ssl_ctx, on_tls_progress);
+    sv_ws_tls_prefer(ssl_ctx);
     SSL_CTX_set_mode(ssl_ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     if (client->pin.set) {
         sv_ws_pin_install(&client->pin, ssl_ctx);

@@ -2,6 +2,9 @@
 #ifndef SV_TRANSPORT_WS_TLS_H
 #define SV_TRANSPORT_WS_TLS_H
 
+/* The order of an SSL_CTX's ciphers, on both sides. */
+void sv_ws_tls_prefer(void *ssl_ctx);
+
 /* Gives an SSL_CTX the chain and the key (PEM text), and TLS 1.2 as its oldest version. NULL, or the fault as "field: words". */
 const char *sv_ws_tls_use(void *ssl_ctx, const char *chain, const char *key);
 
