@@ -40,12 +40,13 @@ ALL_LIBS = $(PKG_LIBS) $(LIBS)
 
 JOBS    ?= $(shell nproc)
 
-SOURCES := $(wildcard csrc/*/*.c)
+SOURCES := $(filter-out csrc/program/%,$(wildcard csrc/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
-TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c) tests/c/sim.c)
+TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c tests/c/sim*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
+PROGRAMS := $(BUILD)/smartvpn-wg
 
 .PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan fuzz install clean
 
@@ -58,13 +59,16 @@ APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-d
 ifeq ($(ARCH),x86_64)
 APT_BUILD += libipsec-mb-dev
 endif
-APT_TEST  := clang llvm codespell nginx-light wireguard-tools openssl
+# Found at run time, for speed alone.
+APT_OPTIONAL := android-libboringssl
+APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl
 APT_BENCH := openvpn
 
 deps: deps-test
 
 deps-build:
 	@tools/apt-install $(APT_BUILD)
+	@tools/apt-install --optional $(APT_OPTIONAL)
 	@$(MAKE) --no-print-directory $(VENV)/.stamp
 
 deps-test: deps-build
@@ -84,7 +88,7 @@ $(VENV)/.stamp: pyproject.toml
 # ---- build ----
 
 build: deps-build
-	@$(MAKE) -j$(JOBS) --no-print-directory lib extension
+	@$(MAKE) -j$(JOBS) --no-print-directory lib programs extension
 
 lib: $(STATIC) $(SHARED)
 
@@ -103,6 +107,12 @@ $(SHARED): $(OBJECTS)
 extension: $(STATIC)
 	@SMARTVPN_LIBS="$(ALL_LIBS)" $(VENV)/bin/python -P smartvpn/_cffi_build.py
 
+$(BUILD)/smartvpn-wg: csrc/program/smartvpn_wg.c $(STATIC)
+	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) -fPIE -pie $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
+
+.PHONY: programs
+programs: $(PROGRAMS)
+
 -include $(OBJECTS:.o=.d)
 
 # ---- C tests ----
@@ -116,7 +126,13 @@ $(BUILD)/tests/%: tests/c/%.c $(STATIC) $(BUILD)/vectors/.stamp $(wildcard tests
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(filter-out -fvisibility=hidden,$(ALL_CFLAGS)) -I. -I$(BUILD)/vectors $(ALL_LDFLAGS) $< -o $@ $(STATIC) $(ALL_LIBS)
 
-tests: $(TESTS)
+# The device with a clock that runs faster: rekeys are seen in seconds.
+FAST_WG := $(BUILD)/tests/smartvpn-wg-fast
+$(FAST_WG): csrc/program/smartvpn_wg.c tests/c/fast_clock.c $(STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) csrc/program/smartvpn_wg.c tests/c/fast_clock.c -o $@ $(STATIC) $(ALL_LIBS)
+
+tests: $(TESTS) $(FAST_WG)
 
 c-test: $(TESTS)
 	@set -e; for test in $(TESTS); do $$test; done
@@ -182,10 +198,12 @@ bench: deps-bench build
 
 # ---- install ----
 
-install: lib
+install: lib programs
 	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/smartvpn
 	install -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	ln -sf libsmartvpn.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so.$(SOVERSION)
 	ln -sf libsmartvpn.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libsmartvpn.so
 	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [*sorted((ROOT / "tests" / "c").glob("test_*.c")), ROOT / "tests" / "c" / "sim.c"]
+FOLDER = ROOT / "tests" / "c"
+SOURCES = sorted([*FOLDER.glob("test_*.c"), *FOLDER.glob("sim*.c")])
 
 
 @pytest.mark.parametrize("name", [source.stem for source in SOURCES])

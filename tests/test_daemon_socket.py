@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import shutil
 import signal
@@ -102,9 +101,9 @@ def test_the_mode_is_0600_from_the_first_moment(path: Path) -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            for name in os.listdir(path.parent):
+            for entry in list(path.parent.iterdir()):
                 with contextlib.suppress(FileNotFoundError):  # the daemon ended between the two calls
-                    seen.add((path.parent / name).lstat().st_mode)
+                    seen.add(entry.lstat().st_mode)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

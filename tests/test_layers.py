@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-C_LAYERS = ["base", "crypto", "packet", "policy", "proto", "io", "transport", "engine"]
+C_LAYERS = ["base", "crypto", "packet", "policy", "proto", "io", "transport", "engine", "program"]
 C_SOURCES = sorted((ROOT / "csrc").glob("*/*.[ch]"))
 PUBLIC = sorted((ROOT / "csrc" / "include").glob("*/*.h"))
 

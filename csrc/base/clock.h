@@ -12,6 +12,9 @@
 /* Nanoseconds since an unspecified start; stands still while the machine sleeps. */
 uint64_t sv_clock_now(void);
 
+/* The same moment on CLOCK_MONOTONIC, for the kernel's timers. */
+uint64_t sv_clock_monotonic(uint64_t at);
+
 /* Nanoseconds since 1970-01-01 UTC. */
 uint64_t sv_clock_wall(void);
 

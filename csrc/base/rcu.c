@@ -11,26 +11,41 @@ int sv_rcu_init(struct sv_rcu *rcu, size_t readers)
     if (readers > SV_RCU_MAX_READERS) {
         return SV_E_INVALID;
     }
+    pthread_mutex_init(&rcu->lock, NULL);
     rcu->reader_count = readers;
     return 0;
 }
 
-/* Taken out of the list before it is freed: free_fn may defer more. */
-static void free_oldest(struct sv_rcu *rcu)
+/* The oldest that `seen` allows, taken out of the list, or NULL: free_fn is called without the lock. */
+static struct sv_rcu_head *take_oldest(struct sv_rcu *rcu, uint64_t seen)
 {
-    struct sv_rcu_head *head = rcu->first;
+    struct sv_rcu_head *head;
 
-    rcu->first = head->next;
-    if (!rcu->first) {
-        rcu->last = &rcu->first;
+    pthread_mutex_lock(&rcu->lock);
+    head = rcu->first;
+    if (head && head->due <= seen) {
+        rcu->first = head->next;
+        rcu->last = rcu->first ? rcu->last : &rcu->first;
+    } else {
+        head = NULL;
     }
-    head->free_fn(head);
+    pthread_mutex_unlock(&rcu->lock);
+    return head;
+}
+
+static void free_until(struct sv_rcu *rcu, uint64_t seen)
+{
+    struct sv_rcu_head *head;
+
+    while ((head = take_oldest(rcu, seen))) {
+        head->free_fn(head);
+    }
 }
 
 void sv_rcu_clear(struct sv_rcu *rcu)
 {
-    while (rcu->first) {
-        free_oldest(rcu);
+    if (rcu->last) {
+        free_until(rcu, UINT64_MAX);
     }
 }
 
@@ -75,9 +90,11 @@ static uint64_t oldest_seen(struct sv_rcu *rcu)
 
 void sv_rcu_defer(struct sv_rcu *rcu, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *))
 {
+    pthread_mutex_lock(&rcu->lock);
     *head = (struct sv_rcu_head){.due = next_epoch(rcu), .free_fn = free_fn};
     *rcu->last = head;
     rcu->last = &head->next;
+    pthread_mutex_unlock(&rcu->lock);
 }
 
 void sv_rcu_free(struct sv_rcu_head *head)
@@ -87,14 +104,13 @@ void sv_rcu_free(struct sv_rcu_head *head)
 
 size_t sv_rcu_reclaim(struct sv_rcu *rcu)
 {
-    uint64_t oldest = oldest_seen(rcu);
     size_t waiting = 0;
 
-    while (rcu->first && rcu->first->due <= oldest) {
-        free_oldest(rcu);
-    }
+    free_until(rcu, oldest_seen(rcu));
+    pthread_mutex_lock(&rcu->lock);
     for (const struct sv_rcu_head *d = rcu->first; d; d = d->next) {
         waiting++;
     }
+    pthread_mutex_unlock(&rcu->lock);
     return waiting;
 }

@@ -1,11 +1,12 @@
 /* Grace periods: an object taken out of a shared table is freed once every worker has passed its loop top.
  *
  * Quiescent-state based: a worker is online while it runs callbacks and offline while it waits for events; a reader needs no
- * instruction per look-up. Writers are serialised by the owner's lock.
+ * instruction per look-up. Any thread may defer; an object is taken out of its table under its owner's lock.
  */
 #ifndef SV_BASE_RCU_H
 #define SV_BASE_RCU_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,7 +28,8 @@ struct sv_rcu {
     atomic_uint_fast64_t epoch; /* starts at 1 */
     size_t reader_count;
     struct sv_rcu_reader readers[SV_RCU_MAX_READERS];
-    struct sv_rcu_head *first, **last; /* waiting to be freed, oldest first; the writer's */
+    pthread_mutex_t lock;
+    struct sv_rcu_head *first, **last; /* waiting to be freed, oldest first; under the lock */
 };
 
 int sv_rcu_init(struct sv_rcu *rcu, size_t readers);
@@ -40,13 +42,13 @@ void sv_rcu_clear(struct sv_rcu *rcu);
 void sv_rcu_online(struct sv_rcu *rcu, size_t reader);
 void sv_rcu_offline(struct sv_rcu *rcu, size_t reader);
 
-/* Writer: free_fn(head) after a grace period. */
+/* Any thread: free_fn(head) after a grace period. Objects are freed in the order in which they came. */
 void sv_rcu_defer(struct sv_rcu *rcu, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *));
 
 /* For sv_rcu_defer: free(), of objects whose first member is the head. */
 void sv_rcu_free(struct sv_rcu_head *head);
 
-/* Writer: frees what is due; returns how many still wait. Called now and then by the control thread. */
+/* Any thread, now and then: frees what is due; how many still wait. free_fn may defer more. */
 size_t sv_rcu_reclaim(struct sv_rcu *rcu);
 
 #endif

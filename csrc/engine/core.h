@@ -1,6 +1,7 @@
 /* The engine's own picture: one core shared by all workers, a worker per thread, connections on workers, clients and seats in the hub.
  *
  *     sv_engine ─┬─ workers[] ── conns (a link with its session), TUN queue, rings, deadlines
+ *                ├─ wg: peers by key, keypairs by index, allowed IPs                                   (WireGuard)
  *                ├─ hub: clients by key and id, seats by session id, live connections by address      (server)
  *                └─ dialer: the one connection of a client, its retries and resumes                  (client)
  *
@@ -44,6 +45,9 @@ struct sv_hub;
 struct sv_dialer;
 struct sv_client;
 struct sv_seat;
+struct sv_wg;
+struct sv_wg_worker;
+struct sv_wg_control;
 
 /* Written by one thread, read by any. */
 typedef _Atomic uint64_t sv_counter;
@@ -141,6 +145,7 @@ struct sv_worker {
     struct sv_gro *gro;
     struct sv_classifier *classifier;
     struct sv_ws_server *ws;
+    struct sv_wg_worker *wg; /* NULL: no WireGuard here */
     struct sv_conn *conns, *dirty;
     pthread_mutex_t conns_lock; /* changes of the list conns, against readers of statistics */
     atomic_size_t half_open;
@@ -164,6 +169,8 @@ struct sv_engine {
     uint8_t secret[16]; /* keys hashes */
     struct sv_hub *hub;
     struct sv_dialer *dialer;
+    struct sv_wg *wg;
+    struct sv_wg_control *wg_control;
 };
 
 /* ---- events.c ---- */
@@ -175,8 +182,10 @@ void sv_event_put(struct sv_engine *engine, const sv_event *event);
 /* ---- worker.c ---- */
 int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t index);
 int sv_worker_start(struct sv_worker *worker);
-/* Any thread; neither can fail. */
+/* Any thread; none can fail. */
 void sv_worker_stop(struct sv_worker *worker);
+/* It looks at what was asked of it. */
+void sv_worker_poke(struct sv_worker *worker);
 /* Disconnects with the code. Under the hub's lock, with a connection that its seat still had: it outlives the worker's turn. */
 void sv_worker_kick(struct sv_conn *conn, uint8_t code);
 /* After the thread has ended. */
@@ -224,6 +233,9 @@ void sv_outbound_push_strays(struct sv_worker *worker);
 /* ---- inbound.c ---- */
 /* Where merged packets go: the worker's TUN queue. */
 void sv_inbound_write_tun(void *worker, const struct sv_vnet *vnet, struct iovec *iov, size_t count);
+/* A packet for the kernel; it stays where it is until the turn's flush, or is a super-packet with its offload header. */
+void sv_inbound_to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip,
+                       const struct sv_vnet *super);
 /* Frames from the link. */
 void sv_inbound_bytes(struct sv_conn *conn, uint8_t *bytes, size_t len);
 void sv_inbound_drain(struct sv_conn *conn);

@@ -10,18 +10,18 @@
 #include "crypto/keys.h"
 #include "engine/dialer.h"
 #include "engine/hub.h"
+#include "engine/wg_control.h"
 #include "io/socket.h"
 
-static size_t worker_count(const sv_server_config *config)
+static size_t worker_count(unsigned wanted)
 {
-    long cores = config->workers ? config->workers : sysconf(_SC_NPROCESSORS_ONLN);
+    long cores = wanted ? (long)wanted : sysconf(_SC_NPROCESSORS_ONLN);
 
     return cores < 1 ? 1 : cores > SV_MAX_WORKERS ? SV_MAX_WORKERS : (size_t)cores;
 }
 
-/* Everything a server and a client have in common. */
-static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name,
-                     const uint8_t private_key[32])
+/* What all engines have in common. */
+static int open_base(struct sv_engine *engine, size_t workers)
 {
     int error = sv_crypto_init();
 
@@ -32,14 +32,20 @@ static int open_core(struct sv_engine *engine, size_t workers, const char *tun_n
         return error;
     }
     sv_random(engine->secret, sizeof engine->secret);
-    memcpy(engine->private_key, private_key, 32);
-    sv_x25519_public(engine->public_key, private_key);
     engine->opened_at = sv_clock_now();
     error = sv_rcu_init(&engine->rcu, workers);
+    return error ? error : sv_events_init(engine);
+}
+
+/* And what a server and a client have in common besides. */
+static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name,
+                     const uint8_t private_key[32])
+{
+    int error = open_base(engine, workers);
+
     if (!error) {
-        error = sv_events_init(engine);
-    }
-    if (!error) {
+        memcpy(engine->private_key, private_key, 32);
+        sv_x25519_public(engine->public_key, private_key);
         error = sv_tun_open(&engine->tun, tun_name ? tun_name : "svpn%d", workers);
     }
     return error;
@@ -109,7 +115,7 @@ static int listen_all(struct sv_engine *engine, const sv_server_config *config)
 
 static int open_server(struct sv_engine *engine, const sv_server_config *config)
 {
-    size_t workers = worker_count(config);
+    size_t workers = worker_count(config->workers);
     int error = open_core(engine, workers, config->tun_name, config->private_key);
 
     if (!error) {
@@ -130,24 +136,34 @@ static int open_server(struct sv_engine *engine, const sv_server_config *config)
     return error ? error : start_workers(engine);
 }
 
-int sv_server_open(sv_engine **out, const sv_server_config *config)
+static struct sv_engine *engine_new(void)
 {
     struct sv_engine *engine = aligned_alloc(64, sizeof *engine);
-    int error;
 
-    *out = NULL;
-    if (!engine) {
-        return SV_E_NOMEM;
+    if (engine) {
+        memset(engine, 0, sizeof *engine);
     }
-    memset(engine, 0, sizeof *engine);
-    engine->server = true;
-    error = open_server(engine, config);
+    return engine;
+}
+
+/* The engine to *out, or all of it back. */
+static int opened(sv_engine **out, struct sv_engine *engine, int error)
+{
+    *out = error ? NULL : engine;
     if (error) {
         sv_engine_close(engine);
-        return error;
     }
-    *out = engine;
-    return 0;
+    return error;
+}
+
+int sv_server_open(sv_engine **out, const sv_server_config *config)
+{
+    struct sv_engine *engine = engine_new();
+
+    if (engine) {
+        engine->server = true;
+    }
+    return opened(out, engine, engine ? open_server(engine, config) : SV_E_NOMEM);
 }
 
 static int open_client(struct sv_engine *engine, const sv_client_config *config)
@@ -172,21 +188,46 @@ static int open_client(struct sv_engine *engine, const sv_client_config *config)
 
 int sv_client_open(sv_engine **out, const sv_client_config *config)
 {
-    struct sv_engine *engine = aligned_alloc(64, sizeof *engine);
-    int error;
+    struct sv_engine *engine = engine_new();
 
-    *out = NULL;
-    if (!engine) {
-        return SV_E_NOMEM;
+    return opened(out, engine, engine ? open_client(engine, config) : SV_E_NOMEM);
+}
+
+static int open_tun(struct sv_engine *engine, size_t workers, const sv_wg_config *config)
+{
+    return config->has_tun_fd
+               ? sv_tun_adopt(&engine->tun, config->tun_fd)
+               : sv_tun_open(&engine->tun, config->tun_name ? config->tun_name : "wg%d", workers);
+}
+
+static int open_wg(struct sv_engine *engine, const sv_wg_config *config)
+{
+    size_t workers = config->has_tun_fd ? 1 : worker_count(config->workers);
+    int error = open_base(engine, workers);
+
+    if (!error) {
+        error = open_tun(engine, workers, config);
     }
-    memset(engine, 0, sizeof *engine);
-    error = open_client(engine, config);
-    if (error) {
-        sv_engine_close(engine);
-        return error;
+    if (!error) {
+        error = sv_wg_new(&engine->wg, engine);
     }
-    *out = engine;
-    return 0;
+    if (!error) {
+        error = open_workers(engine, workers);
+    }
+    if (!error) {
+        error = sv_wg_control_new(&engine->wg_control, engine->wg, config);
+    }
+    if (!error) {
+        error = start_workers(engine);
+    }
+    return error ? error : sv_wg_control_start(engine->wg_control);
+}
+
+int sv_wg_open(sv_engine **out, const sv_wg_config *config)
+{
+    struct sv_engine *engine = engine_new();
+
+    return opened(out, engine, engine ? open_wg(engine, config) : SV_E_NOMEM);
 }
 
 static void stop_workers(struct sv_engine *engine)
@@ -217,12 +258,14 @@ void sv_engine_close(sv_engine *engine)
     if (!engine) {
         return;
     }
+    sv_wg_control_free(engine->wg_control);
     stop_workers(engine);
     if (engine->hub) {
         sv_hub_stop_control(engine->hub);
     }
     close_workers(engine);
     sv_dialer_free(engine->dialer);
+    sv_wg_free(engine->wg);
     sv_rcu_clear(&engine->rcu);
     sv_hub_free(engine->hub);
     sv_tun_close(&engine->tun);

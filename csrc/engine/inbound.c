@@ -19,17 +19,20 @@ void sv_inbound_write_tun(void *ctx, const struct sv_vnet *vnet, struct iovec *i
 {
     struct sv_worker *worker = ctx;
 
-    if (sv_tun_write(worker->tun_queue, vnet, iov, count)) {
+    int error = worker->engine->tun.plain ? sv_tun_write_plain(worker->tun_queue, iov, count)
+                                          : sv_tun_write(worker->tun_queue, vnet, iov, count);
+
+    if (error) {
         sv_count(&worker->traffic.drops[SV_DROP_TUN], 1);
     }
 }
 
-static void to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip,
-                   const struct sv_vnet *super)
+void sv_inbound_to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip,
+                       const struct sv_vnet *super)
 {
     struct iovec iov[2] = {[1] = {.iov_base = packet, .iov_len = len}};
 
-    if (super) {
+    if (super || worker->engine->tun.plain) {
         sv_gro_flush(worker->gro);
         sv_inbound_write_tun(worker, super, iov, 2);
     } else {
@@ -91,7 +94,7 @@ static void deliver(struct sv_conn *conn, struct arrival *a)
     if (worker->engine->server && sv_hub_route(worker->engine, a->ip.dst)) {
         to_client(worker, a->packet, a->len, a->kind, a->segment_size, &a->ip);
     } else {
-        to_tun(worker, a->packet, a->len, &a->ip, a->kind ? &a->vnet : NULL);
+        sv_inbound_to_tun(worker, a->packet, a->len, &a->ip, a->kind ? &a->vnet : NULL);
     }
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
-#include "engine/core.h"
+#include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
 #include "packet/icmp.h"
@@ -334,14 +334,30 @@ static void stray(struct sv_worker *worker, size_t target, struct sv_buf **slot)
     worker->strays_last[target] = &buf->next;
 }
 
-/* To the connection that the packet's destination belongs to, on whatever worker it lives. */
+static struct sv_conn *find_conn(struct sv_engine *engine, const struct sv_ip *ip)
+{
+    if (engine->hub) {
+        return sv_hub_route(engine, ip->dst);
+    }
+    return engine->dialer ? sv_dialer_active(engine) : NULL;
+}
+
+static void to_no_conn(struct sv_worker *worker, struct sv_buf *buf, const struct sv_ip *ip)
+{
+    if (!worker->wg) {
+        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+    } else if (!sv_wg_outbound(worker, buf, ip)) {
+        sv_wg_unreachable(worker, buf->data, ip);
+    }
+}
+
+/* To the connection that the packet's destination belongs to, on whatever worker it lives; or to its WireGuard peer. */
 void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip)
 {
-    struct sv_conn *conn = worker->engine->server ? sv_hub_route(worker->engine, ip->dst)
-                                                  : sv_dialer_active(worker->engine);
+    struct sv_conn *conn = find_conn(worker->engine, ip);
 
     if (!conn) {
-        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(*slot));
+        to_no_conn(worker, *slot, ip);
     } else if (conn->worker != worker) {
         stray(worker, conn->worker->index, slot);
     } else {
@@ -373,6 +389,15 @@ static void tun_lost(struct sv_worker *worker)
     sv_watch_set(worker->tun_watch, 0);
 }
 
+static int read_tun(struct sv_worker *worker, struct sv_vnet *vnet, size_t *len)
+{
+    uint8_t *dst = worker->rx->data;
+
+    return worker->engine->tun.plain
+               ? sv_tun_read_plain(worker->tun_queue, vnet, dst, SV_FRAME_MAX_PAYLOAD, len)
+               : sv_tun_read(worker->tun_queue, vnet, dst, SV_FRAME_MAX_PAYLOAD, len);
+}
+
 void sv_outbound_tun_ready(struct sv_worker *worker)
 {
     struct sv_vnet vnet;
@@ -387,7 +412,7 @@ void sv_outbound_tun_ready(struct sv_worker *worker)
             }
         }
         sv_buf_reset(worker->rx);
-        error = sv_tun_read(worker->tun_queue, &vnet, worker->rx->data, SV_FRAME_MAX_PAYLOAD, &len);
+        error = read_tun(worker, &vnet, &len);
         if (error) {
             if (error != SV_E_AGAIN) {
                 tun_lost(worker);

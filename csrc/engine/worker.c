@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "crypto/keys.h"
 #include "engine/dialer.h"
+#include "engine/wg.h"
 
 enum {
     POOL_SMALL = 65536, /* buffers: 128 MB at the very most, all but a few never made */
@@ -62,6 +63,9 @@ static void on_sleep(void *ctx)
         obey(worker);
         sv_outbound_push_strays(worker);
         flush_dirty(worker);
+        if (worker->wg) {
+            sv_wg_flush(worker);
+        }
     } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->pokes) || worker->dirty);
     arm_timer(worker);
     sv_rcu_offline(&worker->engine->rcu, worker->index);
@@ -172,13 +176,16 @@ static void obey(struct sv_worker *worker)
     while (sv_ring_pop(&worker->pokes)) {
     }
     disconnect_kicked(worker);
+    if (worker->wg) {
+        sv_wg_obey(worker);
+    }
     if (atomic_load(&worker->stop_wanted)) {
         begin_stop(worker);
     }
 }
 
 /* A full ring has pokes to come, after which the worker looks as well. */
-static void poke(struct sv_worker *worker)
+void sv_worker_poke(struct sv_worker *worker)
 {
     sv_ring_push(&worker->pokes, worker);
 }
@@ -186,7 +193,7 @@ static void poke(struct sv_worker *worker)
 void sv_worker_stop(struct sv_worker *worker)
 {
     atomic_store(&worker->stop_wanted, true);
-    poke(worker);
+    sv_worker_poke(worker);
 }
 
 void sv_worker_kick(struct sv_conn *conn, uint8_t code)
@@ -197,7 +204,7 @@ void sv_worker_kick(struct sv_conn *conn, uint8_t code)
     conn->next_kicked = atomic_load(&worker->kicked);
     while (!atomic_compare_exchange_weak(&worker->kicked, &conn->next_kicked, conn)) {
     }
-    poke(worker);
+    sv_worker_poke(worker);
 }
 
 static int open_watches(struct sv_worker *worker)
@@ -251,6 +258,9 @@ int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t in
         return error;
     }
     error = open_memory(worker);
+    if (!error && engine->wg) {
+        error = sv_wg_worker_open(worker);
+    }
     return error ? error : open_watches(worker);
 }
 
@@ -332,6 +342,7 @@ void sv_worker_close(struct sv_worker *worker)
     if (worker->ws) {
         sv_ws_server_close(worker->ws);
     }
+    sv_wg_worker_close(worker);
     close_watches(worker);
     sv_loop_clear(&worker->loop);
     close_memory(worker);

@@ -218,6 +218,7 @@ void sv_timer_set(struct sv_timer *timer, uint64_t at)
     struct itimerspec when = {{0, 0}, {0, 0}};
 
     if (at != SV_NEVER) {
+        at = sv_clock_monotonic(at);
         at = at ? at : 1; /* all zeros would stop it */
         when.it_value.tv_sec = (time_t)(at / SV_NS_PER_S);
         when.it_value.tv_nsec = (long)(at % SV_NS_PER_S);

@@ -146,6 +146,32 @@ int sv_tun_open(struct sv_tun *tun, const char *name, size_t queues)
     return 0;
 }
 
+int sv_tun_adopt(struct sv_tun *tun, int fd)
+{
+    struct ifreq request = {0};
+    int header = VNET_HEADER, flags = fcntl(fd, F_GETFL);
+
+    *tun = (struct sv_tun){0};
+    if (flags < 0 || ioctl(fd, TUNGETIFF, &request) || !(request.ifr_flags & IFF_TUN) ||
+        !(request.ifr_flags & IFF_NO_PI)) {
+        return sv_fail(SV_E_INVALID, "descriptor %d is no TUN device without packet information", fd);
+    }
+    tun->queues = calloc(1, sizeof *tun->queues);
+    if (!tun->queues) {
+        return SV_E_NOMEM;
+    }
+    tun->queues[0] = fd;
+    tun->queue_count = 1;
+    tun->plain = !(request.ifr_flags & IFF_VNET_HDR);
+    memcpy(tun->name, request.ifr_name, sizeof tun->name);
+    tun->index = if_nametoindex(tun->name);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) || (!tun->plain && ioctl(fd, TUNSETVNETHDRSZ, &header))) {
+        return open_error("cannot set up the TUN device");
+    }
+    return tun->plain ? 0 : set_offloads(tun);
+}
+
 void sv_tun_close(struct sv_tun *tun)
 {
     for (size_t i = 0; i < tun->queue_count; i++) {
@@ -201,6 +227,26 @@ int sv_tun_write(int queue, const struct sv_vnet *vnet, struct iovec *iov, size_
 {
     iov[0] = (struct iovec){(void *)vnet, VNET_HEADER};
     if (writev(queue, iov, (int)count) < 0) {
+        return errno == EAGAIN ? SV_E_AGAIN : SV_E_SYSTEM;
+    }
+    return 0;
+}
+
+int sv_tun_read_plain(int queue, struct sv_vnet *vnet, uint8_t *dst, size_t cap, size_t *len)
+{
+    ssize_t n = read(queue, dst, cap);
+
+    if (n <= 0) {
+        return n < 0 && errno != EAGAIN && errno != EINTR ? SV_E_SYSTEM : SV_E_AGAIN;
+    }
+    *vnet = (struct sv_vnet){0};
+    *len = (size_t)n;
+    return 0;
+}
+
+int sv_tun_write_plain(int queue, struct iovec *iov, size_t count)
+{
+    if (writev(queue, iov + 1, (int)count - 1) < 0) {
         return errno == EAGAIN ? SV_E_AGAIN : SV_E_SYSTEM;
     }
     return 0;

@@ -7,5 +7,6 @@
 #include <smartvpn/engine.h>
 #include <smartvpn/event.h>
 #include <smartvpn/keys.h>
+#include <smartvpn/wg.h>
 
 #endif
