@@ -13,8 +13,8 @@ typedef struct sv_wg_config {
     const char *tun_name; /* interface name or pattern; NULL: "wg%d" */
     bool has_tun_fd;      /* tun_fd is a TUN device that is there already; it is taken over */
     int tun_fd;
-    bool serve;       /* the standard configuration socket, /var/run/wireguard/NAME.sock */
-    bool has_socket;  /* socket_fd is that socket, listening already; it is taken over */
+    bool serve;      /* the standard configuration socket, /var/run/wireguard/NAME.sock */
+    bool has_socket; /* socket_fd is that socket, listening already; it is taken over */
     int socket_fd;
     uint16_t workers; /* threads; 0: one per core */
 } sv_wg_config;
