@@ -14,7 +14,7 @@ from typing import Any, Self
 from attrs import frozen
 
 from smartvpn._core import ffi, lib
-from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig
+from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig, WgPeerConfig
 from smartvpn.errors import (
     ConfigError,
     ConflictError,
@@ -55,6 +55,7 @@ class EventKind(IntEnum):
     SETTINGS = 4
     ERROR = 5
     LOST = 6
+    GONE = 7
 
 
 @frozen(kw_only=True)
@@ -109,6 +110,22 @@ class Session:
     rate_limit: RateLimit | None
     drops: DropCounters
     quality: ConnectionQuality | None
+
+
+@frozen(kw_only=True)
+class WgPeer:
+    """A WireGuard peer of a hub; `client_id` is empty where it is no client."""
+
+    public_key: str
+    client_id: str
+    endpoint: str | None
+    persistent_keepalive: int
+    allowed_ips: tuple[str, ...]
+    bytes_sent: int
+    bytes_received: int
+    packets_sent: int
+    packets_received: int
+    last_handshake: datetime | None
 
 
 @frozen(kw_only=True)
@@ -278,12 +295,26 @@ class NativeServer(_Engine):
     """A hub's engine."""
 
     @classmethod
-    def open(cls, config: ServerConfig, *, tun_name: str | None = None, workers: int = 0) -> Self:
-        """Make the device and open the listeners. Raises SmartVpnError with words."""
+    def open(
+        cls,
+        config: ServerConfig,
+        *,
+        wg_private_key: str | None = None,
+        tun_name: str | None = None,
+        workers: int = 0,
+    ) -> Self:
+        """Make the device and open the listeners, WireGuard's where there is a key for it.
+
+        Raises SmartVpnError with words.
+        """
         strings = _Strings()
         c = ffi.new("sv_server_config *")
         _put_key(c.private_key, config.private_key)
-        c.listen_addr = strings.one(config.listen_addr)
+        c.listen_addr = strings.one(config.listen_addr if config.transport_mode.websocket else None)
+        if wg_private_key is not None:
+            c.wireguard = True
+            c.wg_listen_port = config.wg_listen_port
+            _put_key(c.wg_private_key, wg_private_key)
         c.subnet = strings.one(config.subnet)
         c.subnet6 = strings.one(config.subnet6)
         c.tls_cert = strings.one(None if config.tls_cert is None else pem_text("tlsCert", config.tls_cert))
@@ -313,6 +344,49 @@ class NativeServer(_Engine):
         """The WebSocket port that was bound."""
         return int(lib.sv_engine_port(self._handle))
 
+    @property
+    def wg_port(self) -> int:
+        """The UDP port of WireGuard; 0 without it."""
+        return int(lib.sv_engine_wg_port(self._handle))
+
+    def put_wg_peer(self, peer: WgPeerConfig, endpoint: str | None) -> None:
+        """Add or replace a WireGuard peer that is no client; `endpoint` is numeric.
+
+        Raises InvalidStateError without WireGuard, ConflictError for another's key or networks.
+        """
+        strings = _Strings()
+        c = ffi.new("sv_wg_peer_config *")
+        _put_key(c.public_key, peer.public_key)
+        psk = (
+            ffi.NULL if peer.preshared_key is None else ffi.new("uint8_t[32]", decode_key(peer.preshared_key))
+        )
+        c.preshared_key = psk
+        c.allowed_ips, c.allowed_ip_count = strings.many(peer.allowed_ips)
+        c.endpoint = strings.one(endpoint)
+        c.persistent_keepalive = peer.persistent_keepalive or 0
+        try:
+            _check(lib.sv_hub_put_wg_peer(self._handle, c))
+        finally:
+            if psk != ffi.NULL:
+                ffi.memmove(psk, bytes(32), 32)
+
+    def remove_wg_peer(self, public_key: str) -> None:
+        """Raises NotFoundError, and InvalidStateError for a client's key."""
+        _check(lib.sv_hub_remove_wg_peer(self._handle, decode_key(public_key)))
+
+    def wg_peers(self) -> list[WgPeer]:
+        """All WireGuard peers, clients included. Raises InvalidStateError without WireGuard."""
+        count, ip_count = ffi.new("size_t *"), ffi.new("size_t *")
+        capacity, ip_capacity = _SESSIONS_AT_ONCE, 4 * _SESSIONS_AT_ONCE
+        while True:
+            infos = ffi.new("sv_wg_peer_info[]", capacity)
+            ips = ffi.new("char[][64]", ip_capacity)
+            _check(lib.sv_hub_wg_peers(self._handle, infos, capacity, count, ips, ip_capacity, ip_count))
+            if count[0] <= capacity and ip_count[0] <= ip_capacity:
+                return [_wg_peer(infos[index], ips) for index in range(count[0])]
+            capacity = count[0] + _SESSIONS_AT_ONCE
+            ip_capacity = ip_count[0] + _SESSIONS_AT_ONCE
+
     def put_client(self, entry: ClientEntry, *, assigned_ip: str | None) -> tuple[str, str | None]:
         """Add the client or replace its entry; its address and IPv6 address come back.
 
@@ -322,6 +396,7 @@ class NativeServer(_Engine):
         c = ffi.new("sv_client_entry *")
         c.client_id = strings.one(entry.client_id)
         _put_key(c.public_key, entry.public_key)
+        _put_key(c.wg_public_key, entry.wg_public_key)
         c.assigned_ip = strings.one(assigned_ip)
         c.disabled = not entry.enabled
         c.expires_at = 0 if entry.expires_at is None else max(1, int(entry.expires_at.timestamp()))
@@ -374,6 +449,22 @@ def _session_bytes(session_id: str) -> bytes:
     if len(raw) != 16:
         raise ConfigError("sessionId", "is no session id")
     return raw
+
+
+def _wg_peer(info: Any, ips: Any) -> WgPeer:
+    mine = range(info.first_allowed_ip, info.first_allowed_ip + info.allowed_ip_count)
+    return WgPeer(
+        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
+        client_id=_text(info.client_id),
+        endpoint=_text(info.endpoint) or None,
+        persistent_keepalive=info.persistent_keepalive,
+        allowed_ips=tuple(_text(ips[index]) for index in mine),
+        bytes_sent=info.bytes_sent,
+        bytes_received=info.bytes_received,
+        packets_sent=info.packets_sent,
+        packets_received=info.packets_received,
+        last_handshake=_when(info.last_handshake),
+    )
 
 
 def _session(info: Any) -> Session:

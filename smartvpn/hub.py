@@ -13,9 +13,18 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
-from smartvpn._address import join_host_port
+from smartvpn._address import IpNetwork, join_host_port, parse_network
 from smartvpn._control import EnginePump, Fanout, to_the_end
-from smartvpn._native import Disconnect, EventKind, NativeEvent, NativeServer, Session, aead_name, pem_text
+from smartvpn._native import (
+    Disconnect,
+    EventKind,
+    NativeEvent,
+    NativeServer,
+    Session,
+    WgPeer,
+    aead_name,
+    pem_text,
+)
 from smartvpn.commands import (
     ClientIdParams,
     CreateClientParams,
@@ -35,6 +44,7 @@ from smartvpn.config import (
     ServerConfig,
     Transport,
     TransportMode,
+    WgBackend,
     WgPeerConfig,
 )
 from smartvpn.errors import (
@@ -73,6 +83,7 @@ from smartvpn.types import (
     StartResult,
     Status,
     TunnelState,
+    WgPeerInfo,
     WgPeerList,
 )
 from smartvpn.wgconfig import WgConfigGenerator
@@ -110,7 +121,7 @@ class Hub:
             self._running = running
         self._fanout.publish(Started())
         self._fanout.publish(StatusChanged(status=self._status()))
-        return StartResult(listen=ListenAddresses(websocket=running.listen))
+        return StartResult(listen=running.listen_addresses())
 
     async def stop(self, _: NoParams | None = None) -> None:
         """Close everything. A hub that is not started is none the worse."""
@@ -280,18 +291,23 @@ class Hub:
 
     # WireGuard peers
 
-    async def add_wg_peer(self, _: WgPeerConfig) -> None:
-        """Refused: no listener of this hub speaks WireGuard."""
-        raise InvalidStateError("the hub does not serve WireGuard")
+    async def add_wg_peer(self, peer: WgPeerConfig) -> None:
+        """Add a peer that is no client, or change the one with this key; until the hub stops."""
+        running = self._hub()
+        async with self._changes:
+            await running.put_wg_peer(peer)
+            await running.configure_network()
 
-    async def remove_wg_peer(self, _: PeerKeyParams) -> None:
-        """Refused: no listener of this hub speaks WireGuard."""
-        raise InvalidStateError("the hub does not serve WireGuard")
+    async def remove_wg_peer(self, params: PeerKeyParams) -> None:
+        """Remove such a peer."""
+        running = self._hub()
+        async with self._changes:
+            running.engine.remove_wg_peer(params.public_key)
+            await running.configure_network()
 
     async def list_wg_peers(self, _: NoParams) -> WgPeerList:
-        """None, since no listener of this hub speaks WireGuard."""
-        self._hub()
-        return WgPeerList(peers=())
+        """All peers, clients included, with live counters."""
+        return WgPeerList(peers=tuple(_wg_peer_info(peer) for peer in self._hub().wg_peers()))
 
 
 class _Running:
@@ -304,30 +320,43 @@ class _Running:
         engine: NativeServer,
         fanout: Fanout,
         public: tuple[str, int | None],
+        wg_key: PrivateKey,
     ) -> None:
         self.config = config
         self.registry = registry
         self.engine = engine
         self.network = Network(engine.interface)
         self.since = datetime.now(UTC)
+        mode = config.transport_mode
         host, _ = config.listen_endpoint() or ("", 0)
-        self.listen = join_host_port(host, engine.port)
+        self._websocket = join_host_port(host, engine.port) if mode.websocket else None
+        self._wireguard = join_host_port("0.0.0.0", engine.wg_port) if mode.wireguard else None
+        self.listen = self._websocket or self._wireguard
         self.public_host = join_host_port(public[0], public[1] or engine.port)
+        self.wg_endpoint = join_host_port(public[0], engine.wg_port or config.wg_listen_port)
+        self._wg_key = wg_key
         self.cert_hash = _cert_hash(config)
         self._fanout = fanout
         self._pump: EnginePump | None = None
 
     @classmethod
     async def open(cls, config: ServerConfig, fanout: Fanout, tun_name: str | None, workers: int) -> _Running:
-        _require_websocket(config)
+        _require_buildable(config)
         public = await asyncio.to_thread(_public_host, config)
         registry = await SqliteRegistry.open(config.registry)
         try:
-            engine = await asyncio.to_thread(NativeServer.open, config, tun_name=tun_name, workers=workers)
+            wg_key = await _wg_key(config, registry)
+            engine = await asyncio.to_thread(
+                NativeServer.open,
+                config,
+                wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
+                tun_name=tun_name,
+                workers=workers,
+            )
         except BaseException:
             await registry.close()
             raise
-        running = cls(config, registry, engine, fanout, public)
+        running = cls(config, registry, engine, fanout, public, wg_key)
         try:
             await running._begin()
         except BaseException:
@@ -339,6 +368,17 @@ class _Running:
         await self._seed()
         async for entry in self.registry.entries():
             self._admit(entry)
+        for peer in self.config.wg_peers if self.config.transport_mode.wireguard else ():
+            await self.put_wg_peer(peer)
+        await self.configure_network()
+        self._pump = EnginePump(self.engine, self._on_event)
+        log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
+
+    def listen_addresses(self) -> ListenAddresses:
+        return ListenAddresses(websocket=self._websocket, wireguard=self._wireguard)
+
+    async def configure_network(self) -> None:
+        """Addresses, routes, forwarding, NAT: what differs from how it is."""
         config = self.config
         await to_the_end(
             self.network.configure_hub,
@@ -349,9 +389,28 @@ class _Running:
             subnet=config.subnet,
             subnet6=config.subnet6,
             allow_host_access=config.allow_host_access,
+            routes=self._routes_beyond(),
         )
-        self._pump = EnginePump(self.engine, self._on_event)
-        log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
+
+    # WireGuard peers
+
+    def wg_peers(self) -> list[WgPeer]:
+        return self.engine.wg_peers() if self.config.transport_mode.wireguard else []
+
+    async def put_wg_peer(self, peer: WgPeerConfig) -> None:
+        endpoint = None if peer.endpoint is None else await _numeric_endpoint(peer.endpoint)
+        self.engine.put_wg_peer(peer, endpoint)
+
+    def _routes_beyond(self) -> list[str]:
+        """What leads to peers that are no clients; a default route stays the host's."""
+        own = [parse_network(text) for text in (self.config.subnet, self.config.subnet6) if text]
+        beyond: dict[str, None] = {}
+        for peer in self.wg_peers():
+            for network in map(parse_network, peer.allowed_ips):
+                inside = any(network.version == item.version and _within(network, item) for item in own)
+                if not peer.client_id and network.prefixlen > 0 and not inside:
+                    beyond[str(network)] = None
+        return list(beyond)
 
     async def _seed(self) -> None:
         for entry in self.config.clients:
@@ -438,12 +497,16 @@ class _Running:
     ) -> ConfigBundle:
         return ConfigBundle(
             entry=entry,
-            smartvpn_config=self.client_config(entry, noise_private_key),
+            smartvpn_config=self.client_config(entry, noise_private_key, wg_private_key),
             wireguard_config=await self.wireguard_config(entry, wg_private_key),
             secrets=BundleSecrets(noise_private_key=noise_private_key, wg_private_key=wg_private_key),
         )
 
-    def client_config(self, entry: ClientEntry, private_key: str | None) -> ClientConfig:
+    def client_config(
+        self, entry: ClientEntry, private_key: str | None, wg_private_key: str | None = None
+    ) -> ClientConfig:
+        if not self.config.transport_mode.websocket:
+            return self._wireguard_client_config(entry, wg_private_key)
         scheme = "wss" if self.cert_hash else "ws"
         return ClientConfig(
             server_url=f"{scheme}://{self.public_host}/",
@@ -454,9 +517,24 @@ class _Running:
             server_cert_hash=self.cert_hash,
         )
 
+    def _wireguard_client_config(self, entry: ClientEntry, private_key: str | None) -> ClientConfig:
+        config = self.config
+        return ClientConfig(
+            server_public_key=self._wg_key.public_key.base64,
+            transport=Transport.WIREGUARD,
+            dns=config.dns or None,
+            mtu=config.mtu,
+            wg_private_key=private_key,
+            wg_address=entry.assigned_ip,
+            wg_address6=entry.assigned_ip6,
+            wg_address_prefix=config.hub_address().network.prefixlen,
+            wg_persistent_keepalive=_WG_KEEPALIVE,
+            wg_endpoint=self.wg_endpoint,
+            wg_allowed_ips=config.client_routes(),
+        )
+
     async def wireguard_config(self, entry: ClientEntry, private_key: str | None) -> str:
         config = self.config
-        host = self.public_host.rpartition(":")[0]
         prefix6 = config.hub_address6()
         addresses = [f"{entry.assigned_ip}/{config.hub_address().network.prefixlen}"]
         if entry.assigned_ip6 is not None and prefix6 is not None:
@@ -467,24 +545,12 @@ class _Running:
             config.dns or None,
             config.mtu,
             peer={
-                "public_key": (await self._wg_key()).public_key.base64,
-                "endpoint": f"{host}:{config.wg_listen_port}",
+                "public_key": self._wg_key.public_key.base64,
+                "endpoint": self.wg_endpoint,
                 "allowed_ips": config.client_routes(),
                 "persistent_keepalive": _WG_KEEPALIVE,
             },
         )
-
-    async def _wg_key(self) -> PrivateKey:
-        """The hub's WireGuard key: of the config, else made once and kept sealed."""
-        configured = self.config.configured_wg_private_key()
-        if configured is not None:
-            return PrivateKey(configured)
-        kept = await self.registry.get_secret(_WG_KEY)
-        if kept is not None:
-            return PrivateKey(kept)
-        key = PrivateKey.generate()
-        await self.registry.put_secret(_WG_KEY, key.raw)
-        return key
 
     # events
 
@@ -520,9 +586,58 @@ class _Running:
         return None
 
 
-def _require_websocket(config: ServerConfig) -> None:
-    if config.transport_mode is not TransportMode.WEBSOCKET:
-        raise ConfigError("transportMode", f"'{config.transport_mode}' is not in this build")
+def _require_buildable(config: ServerConfig) -> None:
+    """Refuse what this build has not; mode `all` does without, and says so."""
+    mode = config.transport_mode
+    if mode in (TransportMode.QUIC, TransportMode.BOTH):
+        raise ConfigError("transportMode", f"'{mode}' is not in this build")
+    if mode.quic:
+        log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
+    if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
+        raise ConfigError("wgBackend", "'kernel' is not in this build")
+
+
+async def _wg_key(config: ServerConfig, registry: SqliteRegistry) -> PrivateKey:
+    """The hub's WireGuard key: of the config, else made once and kept sealed."""
+    configured = config.configured_wg_private_key()
+    if configured is not None:
+        return PrivateKey(configured)
+    kept = await registry.get_secret(_WG_KEY)
+    if kept is not None:
+        return PrivateKey(kept)
+    key = PrivateKey.generate()
+    await registry.put_secret(_WG_KEY, key.raw)
+    return key
+
+
+async def _numeric_endpoint(endpoint: str) -> str:
+    """Host and port with the host looked up. Raises ConfigError when it has no address."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
+        )
+    except OSError as error:
+        raise ConfigError("endpoint", f"'{host}' has no address: {error.strerror}") from None
+    return join_host_port(str(found[0][4][0]), int(port))
+
+
+def _within(network: IpNetwork, outer: IpNetwork) -> bool:
+    return outer.prefixlen <= network.prefixlen and network.network_address in outer
+
+
+def _wg_peer_info(peer: WgPeer) -> WgPeerInfo:
+    return WgPeerInfo(
+        public_key=peer.public_key,
+        allowed_ips=peer.allowed_ips,
+        endpoint=peer.endpoint,
+        persistent_keepalive=peer.persistent_keepalive or None,
+        bytes_sent=peer.bytes_sent,
+        bytes_received=peer.bytes_received,
+        packets_sent=peer.packets_sent,
+        packets_received=peer.packets_received,
+        last_handshake_time=peer.last_handshake,
+    )
 
 
 def _text(value: object) -> str | None:

@@ -58,6 +58,12 @@ static inline void sv_count(sv_counter *counter, uint64_t n)
                           memory_order_relaxed);
 }
 
+/* Written by any thread. */
+static inline void sv_count_shared(sv_counter *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
 static inline void sv_set(sv_counter *counter, uint64_t value)
 {
     atomic_store_explicit(counter, value, memory_order_relaxed);
@@ -236,11 +242,15 @@ void sv_inbound_write_tun(void *worker, const struct sv_vnet *vnet, struct iovec
 /* A packet for the kernel; it stays where it is until the turn's flush, or is a super-packet with its offload header. */
 void sv_inbound_to_tun(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip,
                        const struct sv_vnet *super);
+/* A packet that a client or peer may send: to the client it is for, or to the kernel. `super`: a super-packet's offload header, else NULL. */
+void sv_inbound_forward(struct sv_worker *worker, uint8_t *packet, size_t len, uint8_t kind,
+                        uint16_t segment_size, const struct sv_ip *ip, const struct sv_vnet *super);
 /* Frames from the link. */
 void sv_inbound_bytes(struct sv_conn *conn, uint8_t *bytes, size_t len);
 void sv_inbound_drain(struct sv_conn *conn);
 
 /* ---- stats.c ---- */
+void sv_traffic_fill(sv_session_info *info, const struct sv_traffic *traffic);
 void sv_quality_fill(sv_quality_info *info, const struct sv_published *published);
 
 /* ---- hub_session.c: what the hub decides about sessions; each takes the hub's lock itself ---- */
@@ -259,7 +269,8 @@ void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 /* The same, on the packet path: no lock. */
 struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);
 struct sv_limiter *sv_hub_limiter(const struct sv_client *client);
-enum sv_verdict sv_hub_check_destination(const struct sv_conn *conn, const struct sv_ip *ip);
+enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
+                                         const struct sv_ip *ip);
 
 /* ---- dialer.c: the client's side ---- */
 void sv_dialer_on_open(struct sv_conn *conn);

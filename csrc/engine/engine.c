@@ -113,6 +113,33 @@ static int listen_all(struct sv_engine *engine, const sv_server_config *config)
     return error;
 }
 
+/* The device's tables: before the workers, who have their part in it. */
+static int prepare_wg(struct sv_engine *engine, const sv_server_config *config)
+{
+    return config->wireguard ? sv_wg_new(&engine->wg, engine) : 0;
+}
+
+static int open_hub_wg(struct sv_engine *engine, const sv_server_config *config)
+{
+    struct sv_wg *wg = engine->wg;
+    int error;
+
+    if (!wg) {
+        return 0;
+    }
+    atomic_store(&wg->mtu, config->mtu ? config->mtu : SV_DEFAULT_MTU);
+    sv_wg_lock(wg);
+    error = sv_wg_set_private_key(wg, config->wg_private_key);
+    if (!error) {
+        error = sv_wg_set_port(wg, config->wg_listen_port);
+    }
+    if (!error) {
+        error = sv_wg_set_up(wg, true);
+    }
+    sv_wg_unlock(wg);
+    return error;
+}
+
 static int open_server(struct sv_engine *engine, const sv_server_config *config)
 {
     size_t workers = worker_count(config->workers);
@@ -122,13 +149,19 @@ static int open_server(struct sv_engine *engine, const sv_server_config *config)
         error = sv_hub_new(&engine->hub, engine, config);
     }
     if (!error) {
+        error = prepare_wg(engine, config);
+    }
+    if (!error) {
         error = open_workers(engine, workers);
     }
     if (!error) {
         error = sv_tun_up(&engine->tun, config->mtu ? config->mtu : SV_DEFAULT_MTU);
     }
-    if (!error) {
+    if (!error && config->listen_addr) {
         error = listen_all(engine, config);
+    }
+    if (!error) {
+        error = open_hub_wg(engine, config);
     }
     if (!error) {
         error = sv_hub_start_control(engine->hub);
@@ -281,7 +314,12 @@ const char *sv_engine_tun_name(const sv_engine *engine)
 
 uint16_t sv_engine_port(const sv_engine *engine)
 {
-    return engine->server ? sv_ws_server_port(engine->workers[0].ws) : 0;
+    return engine->server && engine->workers[0].ws ? sv_ws_server_port(engine->workers[0].ws) : 0;
+}
+
+uint16_t sv_engine_wg_port(const sv_engine *engine)
+{
+    return engine->wg ? engine->wg->port : 0;
 }
 
 const char *sv_engine_aead(void)

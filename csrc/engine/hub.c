@@ -269,6 +269,10 @@ static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct s
     if (other && other != client) {
         return sv_fail(SV_E_EXISTS, "publicKey: client '%s' has this key", other->id);
     }
+    error = sv_hub_wg_check(hub, client, entry);
+    if (error) {
+        return error;
+    }
     new_limit = fresh || client->entry_rate != entry->bytes_per_sec ||
                 client->entry_burst != entry->burst_bytes;
     limiter = new_limit ? make_limiter(rate, burst, &error) : NULL;
@@ -284,6 +288,9 @@ static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct s
         return error;
     }
     apply_rules(hub, client, entry, policy, limiter, new_limit);
+    if (sv_hub_wg_sync(hub, client, entry->wg_public_key)) {
+        sv_log(SV_LOG_ERROR, "out of memory: client '%s' is no WireGuard peer", client->id);
+    }
     *out = client;
     return 0;
 }
@@ -339,6 +346,7 @@ void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client)
 static void remove_locked(struct sv_hub *hub, struct sv_client *client, unsigned code)
 {
     end_seats(hub, client, code);
+    sv_hub_wg_remove(hub, client, code);
     sv_map_remove(&hub->clients_by_id, client->id_hash);
     sv_map_remove(&hub->clients_by_key, client->key);
     sv_pool_release(hub->pool, client->address_index);
@@ -367,7 +375,7 @@ int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code
 static bool disconnect_locked(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id,
                               unsigned code)
 {
-    bool found = false;
+    bool found = sv_hub_wg_disconnect(hub, client, session_id, code);
 
     for (struct sv_seat *seat = client->seats, *next; seat; seat = next) {
         next = seat->next;

@@ -32,6 +32,9 @@ struct sv_client {
     struct sv_limiter *_Atomic limiter; /* NULL: unlimited */
     struct sv_seat *seats;              /* newest first */
     struct sv_deadline expiry;          /* in hub->expiries, wall clock ns */
+    uint8_t wg_key[32];                 /* all zeros: none */
+    struct sv_wg_member *wg;            /* while it may come in by WireGuard; NULL */
+    atomic_bool on_wg;                  /* its last authentic packet came by WireGuard */
 };
 
 struct sv_seat {
@@ -84,6 +87,20 @@ struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id);
 void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
 /* Tells the worker to end the seat's connection; a seat without one is freed. */
 void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
+/* ---- hub_wg.c ---- */
+
+/* The entry's WireGuard key may be its: SV_E_EXISTS. `client` is NULL for a new one. */
+int sv_hub_wg_check(struct sv_hub *hub, const struct sv_client *client, const sv_client_entry *entry);
+/* Whether the client may come in by WireGuard has changed, or with which key, from which address. SV_E_NOMEM. */
+int sv_hub_wg_sync(struct sv_hub *hub, struct sv_client *client, const uint8_t wg_key[32]);
+/* It may not any more. */
+void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned code);
+/* Its keys are forgotten; it may come back. false: it was not connected, or has another session id. */
+bool sv_hub_wg_disconnect(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id,
+                          unsigned code);
+/* false: it is not connected by WireGuard. */
+bool sv_hub_wg_session(const struct sv_hub *hub, const struct sv_client *client, sv_session_info *info);
+
 /* The client, when its connections are gone as well. */
 void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client);
 /* May the client have a session from this source now? 0 or a Disconnect code. */

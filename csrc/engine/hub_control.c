@@ -18,6 +18,7 @@ static void expire_clients(struct sv_hub *hub)
         while (client->seats) {
             sv_seat_end(hub, client->seats, SV_DISCONNECT_EXPIRED);
         }
+        sv_hub_wg_remove(hub, client, SV_DISCONNECT_EXPIRED);
     }
 }
 

@@ -545,14 +545,12 @@ static bool is_gateway(const struct sv_hub *hub, const uint8_t addr[16])
     return memcmp(addr, hub->gateway4, 16) == 0 || (hub->has6 && memcmp(addr, hub->gateway6, 16) == 0);
 }
 
-enum sv_verdict sv_hub_check_destination(const struct sv_conn *conn, const struct sv_ip *ip)
+enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
+                                         const struct sv_ip *ip)
 {
-    const struct sv_hub *hub = hub_of(conn);
-
     if (hub->deny_host_access && is_gateway(hub, ip->dst) && ip->proto != IPPROTO_ICMP &&
         ip->proto != IPPROTO_ICMPV6 && ip->dst_port != 53) {
         return SV_DROP_ACL;
     }
-    return sv_policy_check_destination(atomic_load_explicit(&conn->client->policy, memory_order_acquire),
-                                       ip->dst);
+    return sv_policy_check_destination(atomic_load_explicit(&client->policy, memory_order_acquire), ip->dst);
 }

@@ -3,7 +3,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "engine/core.h"
+#include "engine/hub.h"
+#include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
 
@@ -84,18 +85,29 @@ static bool prepare_super(struct arrival *a)
     return true;
 }
 
+void sv_inbound_forward(struct sv_worker *worker, uint8_t *packet, size_t len, uint8_t kind,
+                        uint16_t segment_size, const struct sv_ip *ip, const struct sv_vnet *super)
+{
+    struct sv_engine *engine = worker->engine;
+
+    if (!engine->hub) {
+        sv_inbound_to_tun(worker, packet, len, ip, super);
+    } else if (worker->wg && !kind && sv_wg_pass_on(worker, packet, len, ip)) {
+        return;
+    } else if (sv_hub_route(engine, ip->dst) || (worker->wg && sv_wg_has(engine->wg, ip->dst))) {
+        to_client(worker, packet, len, kind, segment_size, ip);
+    } else {
+        sv_inbound_to_tun(worker, packet, len, ip, super);
+    }
+}
+
 static void deliver(struct sv_conn *conn, struct arrival *a)
 {
-    struct sv_worker *worker = conn->worker;
-
     sv_count(&conn->traffic.packets_in,
              a->kind ? sv_gso_segments(a->len, &a->ip, a->kind, a->segment_size) : 1);
     sv_count(&conn->traffic.bytes_in, a->len);
-    if (worker->engine->server && sv_hub_route(worker->engine, a->ip.dst)) {
-        to_client(worker, a->packet, a->len, a->kind, a->segment_size, &a->ip);
-    } else {
-        sv_inbound_to_tun(worker, a->packet, a->len, &a->ip, a->kind ? &a->vnet : NULL);
-    }
+    sv_inbound_forward(conn->worker, a->packet, a->len, a->kind, a->segment_size, &a->ip,
+                       a->kind ? &a->vnet : NULL);
 }
 
 static enum sv_verdict judge(const struct sv_conn *conn, const struct arrival *a)
@@ -109,7 +121,7 @@ static enum sv_verdict judge(const struct sv_conn *conn, const struct arrival *a
     if (unit > conn->mtu) {
         return SV_DROP_TOO_BIG;
     }
-    return sv_hub_check_destination(conn, &a->ip);
+    return sv_hub_check_destination(conn->worker->engine->hub, conn->client, &a->ip);
 }
 
 /* ---- the limiter in the peer's direction ---- */
@@ -250,6 +262,9 @@ static void on_packet(struct sv_conn *conn, const struct sv_received *received)
     if (!conn->worker->engine->server) {
         deliver(conn, &a);
         return;
+    }
+    if (atomic_load_explicit(&conn->client->on_wg, memory_order_relaxed)) {
+        atomic_store_explicit(&conn->client->on_wg, false, memory_order_relaxed);
     }
     verdict = judge(conn, &a);
     if (verdict != SV_PASS) {

@@ -342,12 +342,12 @@ static struct sv_conn *find_conn(struct sv_engine *engine, const struct sv_ip *i
     return engine->dialer ? sv_dialer_active(engine) : NULL;
 }
 
-static void to_no_conn(struct sv_worker *worker, struct sv_buf *buf, const struct sv_ip *ip)
+static void to_nobody(struct sv_worker *worker, const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    if (!worker->wg) {
-        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
-    } else if (!sv_wg_outbound(worker, buf, ip)) {
+    if (worker->wg && !worker->engine->hub) {
         sv_wg_unreachable(worker, buf->data, ip);
+    } else {
+        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
     }
 }
 
@@ -355,9 +355,12 @@ static void to_no_conn(struct sv_worker *worker, struct sv_buf *buf, const struc
 void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip)
 {
     struct sv_conn *conn = find_conn(worker->engine, ip);
+    struct sv_wg_member *member = worker->wg ? sv_wg_route(worker->engine->wg, ip->dst, conn) : NULL;
 
-    if (!conn) {
-        to_no_conn(worker, *slot, ip);
+    if (member) {
+        sv_wg_outbound(worker, member, slot, ip);
+    } else if (!conn) {
+        to_nobody(worker, *slot, ip);
     } else if (conn->worker != worker) {
         stray(worker, conn->worker->index, slot);
     } else {

@@ -4,6 +4,7 @@
 
 #include "engine/dialer.h"
 #include "engine/hub.h"
+#include "engine/wg.h"
 #include "io/socket.h"
 
 static void add_drops(sv_drops *drops, const struct sv_traffic *traffic)
@@ -44,6 +45,14 @@ static void add_live(struct sv_engine *engine, sv_statistics *sum)
             add_traffic(sum, &conn->traffic);
         }
         pthread_mutex_unlock(&worker->conns_lock);
+    }
+    if (engine->wg) {
+        sv_wg_lock(engine->wg);
+        add_traffic(sum, &engine->wg->gone);
+        for (const struct sv_wg_member *member = engine->wg->members; member; member = member->next) {
+            add_traffic(sum, &member->traffic);
+        }
+        sv_wg_unlock(engine->wg);
     }
 }
 
@@ -98,10 +107,8 @@ static void fill_rules(sv_session_info *info, const struct sv_client *client)
     info->burst_bytes = limiter ? limiter->burst_bytes : 0;
 }
 
-static void fill_traffic(sv_session_info *info, const struct sv_conn *conn)
+void sv_traffic_fill(sv_session_info *info, const struct sv_traffic *traffic)
 {
-    const struct sv_traffic *traffic = &conn->traffic;
-
     info->bytes_sent = sv_counted(&traffic->bytes_out);
     info->bytes_received = sv_counted(&traffic->bytes_in);
     info->packets_sent = sv_counted(&traffic->packets_out);
@@ -130,7 +137,7 @@ static void fill_session(const struct sv_hub *hub, sv_session_info *info, const 
     info->transport = conn->transport;
     info->connected_since = (double)seat->started_wall / 1e9;
     info->last_keepalive = to_wall(sv_counted(&conn->published.last_keepalive));
-    fill_traffic(info, conn);
+    sv_traffic_fill(info, &conn->traffic);
     sv_quality_fill(&info->quality, &conn->published);
 }
 
@@ -144,6 +151,7 @@ static bool list_client(void *ctx, const void *key, void *object)
 {
     struct listing *listing = ctx;
     const struct sv_client *client = object;
+    sv_session_info info;
 
     (void)key;
     for (const struct sv_seat *seat = client->seats; seat; seat = seat->next) {
@@ -152,6 +160,13 @@ static bool list_client(void *ctx, const void *key, void *object)
         }
         if (listing->count < listing->cap) {
             fill_session(listing->hub, &listing->infos[listing->count], seat);
+        }
+        listing->count++;
+    }
+    if (sv_hub_wg_session(listing->hub, client, &info)) {
+        fill_rules(&info, client);
+        if (listing->count < listing->cap) {
+            listing->infos[listing->count] = info;
         }
         listing->count++;
     }

@@ -65,6 +65,10 @@ struct sv_wg_member {
     bool keepalive_wanted; /* at its deadline, whatever its timers say */
     struct sv_deadline deadline;
     atomic_uint_fast64_t bytes_in, bytes_out; /* of UDP payload, handshakes and padding included */
+    struct sv_traffic traffic;                /* of IP packets, written by all workers */
+    struct sv_client *client;                 /* of a hub; NULL: a peer that is none */
+    bool connected;                           /* its last handshake is younger than 180 s */
+    uint64_t connected_wall;                  /* ns since 1970 */
 };
 
 /* What the device is to others; replaced whole. */
@@ -88,12 +92,19 @@ struct sv_wg_worker {
     struct sv_wg_keypair *with;
     struct sv_endpoint endpoint;
     size_t out_len, out_segment, out_room;
-    bool out_ended; /* a shorter message came last: nothing may follow */
+    size_t out_packets, out_bytes; /* IP packets in it, and their bytes */
+    bool out_ended;                /* a shorter message came last: nothing may follow */
     uint8_t *out;
 
     /* The keypair that the last data message was for. */
     struct sv_wg_keypair *from;
     uint32_t from_index;
+
+    /* Packets that wait for their client's limiter. */
+    struct sv_map lanes; /* by public key; this worker's alone */
+    struct sv_heap lane_deadlines;
+    struct sv_timer *lane_timer;
+    uint64_t lane_timer_at;
 };
 
 struct sv_wg {
@@ -115,6 +126,7 @@ struct sv_wg {
     atomic_uint_fast64_t staged_bytes;
     struct sv_wg_cookie_jar jar;
     struct sv_admission admission;
+    struct sv_traffic gone;             /* of members that were removed */
     uint64_t load_window, loaded_until; /* ns */
     uint32_t load_count;
     sv_counter handshakes, bad_handshakes, cookies_sent; /* under the lock */
@@ -157,6 +169,14 @@ int sv_wg_allow(struct sv_wg_member *member, const struct sv_prefix *prefix);
 void sv_wg_disallow(struct sv_wg_member *member, const struct sv_prefix *prefix);
 void sv_wg_disallow_all(struct sv_wg_member *member);
 
+/* "1.2.3.4:5", "[::1]:5", "[fe80::1%eth0]:5": numeric, since nobody looks names up here. SV_E_INVALID. */
+int sv_wg_parse_endpoint(struct sv_endpoint *endpoint, const char *text);
+/* Its handshakes, keys and waiting packets are forgotten, as if it had never been spoken to. */
+void sv_wg_forget_keys(struct sv_wg_member *member);
+
+/* The worker's new sockets, when some wait: it may have something to send before it comes to look for them. */
+void sv_wg_adopt_sockets(struct sv_worker *worker);
+
 /* Takes retired keypairs out of the table; freed later. */
 void sv_wg_reap(struct sv_wg_member *member);
 /* An index that nothing has, and what it leads to from now on. */
@@ -165,6 +185,17 @@ int sv_wg_install(struct sv_wg_member *member, struct sv_wg_keypair *keypair);
 /* Looks at the peer's deadline anew. */
 void sv_wg_schedule(struct sv_wg_member *member, uint64_t now);
 void sv_wg_schedule_at(struct sv_wg_member *member, uint64_t at);
+
+/* ---- wg_session.c: members that are a hub's clients; under the lock ---- */
+
+/* A handshake was completed; it is too old now; or ended by the hub, with the Disconnect code that other transports would say. */
+void sv_wg_note_connected(struct sv_wg_member *member);
+void sv_wg_note_age(struct sv_wg_member *member, uint64_t now);
+void sv_wg_forget(struct sv_wg_member *member, unsigned code);
+void sv_wg_session_id(const struct sv_wg_member *member, uint8_t id[SV_SESSION_ID_SIZE]);
+/* May it come from where it is, or from there? No lock is needed. */
+bool sv_wg_source_allowed(const struct sv_wg_member *member);
+bool sv_wg_source_allows(const struct sv_wg_member *member, const struct sv_endpoint *from);
 
 /* ---- wg_handshake.c: each takes the lock itself ---- */
 
@@ -185,8 +216,18 @@ void sv_wg_on_timer(struct sv_worker *timekeeper);
 
 /* ---- wg_outbound.c, wg_inbound.c: the packet path ---- */
 
-/* The packet (its bytes are used up) to whoever its destination is allowed to. false: to nobody. */
-bool sv_wg_outbound(struct sv_worker *worker, struct sv_buf *buf, const struct sv_ip *ip);
+/* Whose the destination is: NULL when nobody's, or when its native connection was heard of last. */
+struct sv_wg_member *sv_wg_route(const struct sv_wg *wg, const uint8_t dst[16], const struct sv_conn *conn);
+bool sv_wg_has(const struct sv_wg *wg, const uint8_t dst[16]);
+/* The packet (its bytes are used up) to the member; *slot as in sv_outbound_packet. */
+void sv_wg_outbound(struct sv_worker *worker, struct sv_wg_member *member, struct sv_buf **slot,
+                    const struct sv_ip *ip);
+/* The same, past the limiter. */
+void sv_wg_transmit(struct sv_worker *worker, struct sv_wg_member *member, struct sv_buf *buf,
+                    const struct sv_ip *ip);
+/* An ordinary packet of a client to another that WireGuard leads to, from where it lies; up to 15 bytes behind it are zero for a moment.
+ * false: it must go the long way. */
+bool sv_wg_pass_on(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip);
 /* Sends what was collected. */
 void sv_wg_flush(struct sv_worker *worker);
 /* Everything that waited for the handshake; without anything and `confirm`: a keepalive. */
@@ -195,6 +236,21 @@ void sv_wg_send_staged(struct sv_worker *worker, struct sv_wg_member *member, st
 void sv_wg_send_keepalive(struct sv_worker *worker, struct sv_wg_member *member);
 /* An answer into the TUN: there is nobody, or nowhere, to send the packet to. */
 void sv_wg_unreachable(struct sv_worker *worker, const uint8_t *packet, const struct sv_ip *ip);
+
+/* A packet that came from the member and passed all checks. */
+void sv_wg_deliver(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *packet, size_t len,
+                   const struct sv_ip *ip);
+
+/* ---- wg_limit.c: a client's limiter holds packets back, here as on other transports ---- */
+
+int sv_wg_lanes_open(struct sv_worker *worker);
+void sv_wg_lanes_close(struct sv_worker *worker);
+/* To the member: sent, or held back. */
+void sv_wg_limit_down(struct sv_worker *worker, struct sv_wg_member *member, struct sv_limiter *limiter,
+                      struct sv_buf **slot, const struct sv_ip *ip);
+/* From the member: delivered, or held back (copied). */
+void sv_wg_limit_up(struct sv_worker *worker, struct sv_wg_member *member, struct sv_limiter *limiter,
+                    uint8_t *packet, size_t len, const struct sv_ip *ip);
 
 /* A socket is readable. */
 void sv_wg_on_udp4(void *worker, int events);

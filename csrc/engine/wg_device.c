@@ -119,8 +119,7 @@ static void drop_attempt(struct sv_wg_member *member)
     }
 }
 
-/* Handshakes and keys of a peer, and what waited for them. */
-static void forget_keys(struct sv_wg_member *member)
+void sv_wg_forget_keys(struct sv_wg_member *member)
 {
     drop_attempt(member);
     sv_wg_peer_reset(&member->peer);
@@ -170,7 +169,7 @@ int sv_wg_set_private_key(struct sv_wg *wg, const uint8_t private_key[SV_KEY])
     publish_self(wg, self);
     /* Keys of the old identity are no good for the new one. */
     for (struct sv_wg_member *member = wg->members; member; member = member->next) {
-        forget_keys(member);
+        sv_wg_forget_keys(member);
         sv_wg_schedule(member, sv_clock_now());
     }
     return 0;
@@ -263,7 +262,7 @@ static void go_down(struct sv_wg *wg)
     }
     hand_over(wg, none);
     for (struct sv_wg_member *member = wg->members; member; member = member->next) {
-        forget_keys(member);
+        sv_wg_forget_keys(member);
         sv_wg_schedule(member, 0);
     }
 }
@@ -336,11 +335,23 @@ static void free_member(struct sv_rcu_head *head)
     free(member);
 }
 
+/* What is still counted of it from now on is lost: a few packets that were under way. */
+static void keep_traffic(struct sv_wg *wg, const struct sv_wg_member *member)
+{
+    const sv_counter *from = &member->traffic.bytes_in;
+    sv_counter *to = &wg->gone.bytes_in;
+
+    for (size_t i = 0; i < sizeof wg->gone / sizeof *to; i++) {
+        sv_count_shared(&to[i], sv_counted(&from[i]));
+    }
+}
+
 /* Keypairs are deferred before the member they point to, and so freed before it. */
 void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member)
 {
     sv_wg_disallow_all(member);
-    forget_keys(member);
+    sv_wg_forget_keys(member);
+    keep_traffic(wg, member);
     sv_heap_remove(&wg->deadlines, &member->deadline);
     sv_map_remove(&wg->by_key, member->peer.public_key);
     unlink_member(wg, member);
@@ -494,7 +505,10 @@ int sv_wg_worker_open(struct sv_worker *worker)
     if (worker->index == 0) {
         part->timer = sv_timer_new(&worker->loop, on_timer, worker);
     }
-    return part->batch && part->out && (part->timer || worker->index != 0) ? 0 : SV_E_NOMEM;
+    if (!part->batch || !part->out || (!part->timer && worker->index == 0)) {
+        return SV_E_NOMEM;
+    }
+    return sv_wg_lanes_open(worker);
 }
 
 static void close_watch(struct sv_watch **watch)
@@ -521,6 +535,7 @@ void sv_wg_worker_close(struct sv_worker *worker)
     if (part->swap) {
         sv_udp_close(&part->next);
     }
+    sv_wg_lanes_close(worker);
     sv_udp_batch_free(part->batch);
     free(part->out);
     free(part);
@@ -539,12 +554,10 @@ static struct sv_watch *watch(struct sv_worker *worker, int fd, void (*on_ready)
     return made;
 }
 
-static void take_sockets(struct sv_worker *worker)
+void sv_wg_adopt_sockets(struct sv_worker *worker)
 {
     struct sv_wg_worker *part = worker->wg;
 
-    sv_wg_flush(worker);
-    sv_wg_lock(worker->engine->wg);
     if (part->swap) {
         close_watch(&part->watch4);
         close_watch(&part->watch6);
@@ -554,6 +567,13 @@ static void take_sockets(struct sv_worker *worker)
         part->watch4 = watch(worker, part->udp.fd4, sv_wg_on_udp4);
         part->watch6 = watch(worker, part->udp.fd6, sv_wg_on_udp6);
     }
+}
+
+static void take_sockets(struct sv_worker *worker)
+{
+    sv_wg_flush(worker);
+    sv_wg_lock(worker->engine->wg);
+    sv_wg_adopt_sockets(worker);
     sv_wg_unlock(worker->engine->wg);
 }
 

@@ -63,6 +63,7 @@ static void initiate(struct sv_worker *worker, struct sv_wg_member *member, bool
         return;
     }
     drop_index(wg, replaced);
+    sv_wg_adopt_sockets(worker);
     send_to(worker, &path->to, message, sizeof message);
     count_bytes(&member->bytes_out, sizeof message);
 }
@@ -241,7 +242,6 @@ static void answer(struct sv_worker *worker, struct sv_wg_member *member, struct
         return;
     }
     sv_wg_reap(member);
-    sv_count(&wg->handshakes, 1);
     set_path(member, from);
     count_bytes(&member->bytes_in, SV_WG_INITIATION_SIZE);
     count_bytes(&member->bytes_out, sizeof message);
@@ -262,6 +262,9 @@ static void on_initiation(struct sv_worker *worker, const struct sv_wg_self *sel
     if (!error && atomic_load(&wg->self) == self) {
         member = sv_wg_find(wg, hello.noise.rs);
     }
+    if (member && !sv_wg_source_allows(member, from)) {
+        member = NULL;
+    }
     if (member) {
         answer(worker, member, &hello, from);
     } else {
@@ -279,6 +282,8 @@ void sv_wg_on_first_data(struct sv_worker *worker, struct sv_wg_keypair *keypair
     sv_wg_lock(member->wg);
     if (sv_wg_confirm(&member->peer, keypair, worker->loop.now, sv_clock_wall())) {
         sv_wg_reap(member);
+        sv_count(&member->wg->handshakes, 1);
+        sv_wg_note_connected(member);
         staged = take_staged(member);
         sv_wg_schedule(member, worker->loop.now);
     }
@@ -308,6 +313,7 @@ static struct sv_wg_member *read_response(struct sv_worker *worker, const struct
         made = NULL;
     } else {
         sv_count(&wg->handshakes, 1);
+        sv_wg_note_connected(member);
         count_bytes(&member->bytes_in, SV_WG_RESPONSE_SIZE);
         set_path(member, from);
     }
@@ -411,6 +417,7 @@ static bool on_time(struct sv_worker *worker, struct sv_wg_member *member)
     bool keepalive = false;
 
     sv_wg_reap(member);
+    sv_wg_note_age(member, worker->loop.now);
     if (member->keepalive_wanted) {
         member->keepalive_wanted = false;
         todo |= SV_WG_DO_KEEPALIVE;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "engine/hub.h"
 #include "engine/wg.h"
 
 static struct sv_wg_member *member_of(struct sv_wg_peer *peer)
@@ -30,22 +31,57 @@ static size_t inner_length(const uint8_t *plain, size_t len)
     return inner <= len ? inner : 0;
 }
 
-static void deliver(struct sv_worker *worker, const struct sv_wg_member *member, uint8_t *plain, size_t len)
+void sv_wg_deliver(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *packet, size_t len,
+                   const struct sv_ip *ip)
+{
+    sv_count_shared(&member->traffic.packets_in, 1);
+    sv_count_shared(&member->traffic.bytes_in, len);
+    sv_inbound_forward(worker, packet, len, 0, 0, ip, NULL);
+}
+
+static void drop_of(struct sv_wg_member *member, enum sv_verdict verdict, size_t bytes)
+{
+    sv_count_shared(&member->traffic.drops[verdict], 1);
+    sv_count_shared(&member->traffic.bytes_dropped, bytes);
+}
+
+/* By the rules of the client that the member is. */
+static void of_client(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *packet, size_t len,
+                      const struct sv_ip *ip)
+{
+    enum sv_verdict verdict = sv_hub_check_destination(worker->engine->hub, member->client, ip);
+    struct sv_limiter *limiter;
+
+    if (verdict != SV_PASS) {
+        drop_of(member, verdict, len);
+        return;
+    }
+    limiter = sv_hub_limiter(member->client);
+    if (limiter && limiter->bytes_per_sec) {
+        sv_wg_limit_up(worker, member, limiter, packet, len, ip);
+    } else {
+        sv_wg_deliver(worker, member, packet, len, ip);
+    }
+}
+
+static void on_packet(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *plain, size_t len)
 {
     size_t inner = inner_length(plain, len);
     const struct sv_wg_allowed *allowed;
     struct sv_ip ip;
 
     if (!inner || sv_ip_parse(&ip, plain, inner)) {
-        drop(worker, SV_DROP_MALFORMED, len);
+        drop_of(member, SV_DROP_MALFORMED, len);
         return;
     }
     allowed = sv_trie_find(&member->wg->allowed, ip.src);
     if (!allowed || allowed->member != member) {
-        drop(worker, SV_DROP_SOURCE, inner);
-        return;
+        drop_of(member, SV_DROP_SOURCE, inner);
+    } else if (member->client) {
+        of_client(worker, member, plain, inner, &ip);
+    } else {
+        sv_wg_deliver(worker, member, plain, inner, &ip);
     }
-    sv_inbound_to_tun(worker, plain, inner, &ip, NULL);
 }
 
 /* ---- the datagrams of one receive ---- */
@@ -55,6 +91,7 @@ struct run {
     struct sv_wg_keypair *keypair;
     size_t bytes; /* authentic ones */
     bool data;
+    bool checked, refused; /* whether the client may come from there */
 };
 
 static struct sv_wg_keypair *keypair_of(struct sv_worker *worker, const uint8_t *message)
@@ -76,6 +113,7 @@ static void end_run(struct sv_worker *worker, const struct sv_endpoint *from, st
     const struct sv_wg_path *path;
 
     if (!run->bytes) {
+        *run = (struct run){0};
         return;
     }
     member = member_of(keypair->peer);
@@ -92,6 +130,23 @@ static void end_run(struct sv_worker *worker, const struct sv_endpoint *from, st
         sv_wg_want_handshake(worker, member);
     }
     *run = (struct run){0};
+}
+
+/* Asked once an authentic message shows that it comes from elsewhere than the last. */
+static bool is_refused(const struct sv_endpoint *from, struct run *run)
+{
+    struct sv_wg_member *member = member_of(run->keypair->peer);
+    const struct sv_wg_path *path;
+
+    if (member->client && !run->checked) {
+        run->checked = true;
+        path = atomic_load_explicit(&member->path, memory_order_acquire);
+        run->refused = !(path && sv_endpoint_same(&path->to, from)) && !sv_wg_source_allows(member, from);
+        if (!run->refused && !atomic_load_explicit(&member->client->on_wg, memory_order_relaxed)) {
+            atomic_store_explicit(&member->client->on_wg, true, memory_order_relaxed);
+        }
+    }
+    return run->refused;
 }
 
 static void on_data(struct sv_worker *worker, const struct sv_endpoint *from, struct run *run,
@@ -113,10 +168,14 @@ static void on_data(struct sv_worker *worker, const struct sv_endpoint *from, st
         drop(worker, error == SV_E_AUTH ? SV_DROP_MALFORMED : SV_DROP_REPLAY, len);
         return;
     }
+    if (is_refused(from, run)) {
+        drop(worker, SV_DROP_SOURCE, len);
+        return;
+    }
     run->bytes += len;
     if (len > SV_WG_DATA_OVERHEAD) {
         run->data = true;
-        deliver(worker, member_of(keypair->peer), message + SV_WG_DATA_HEADER, len - SV_WG_DATA_OVERHEAD);
+        on_packet(worker, member_of(keypair->peer), message + SV_WG_DATA_HEADER, len - SV_WG_DATA_OVERHEAD);
     }
 }
 
@@ -138,12 +197,13 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
     end_run(worker, from, &run);
 }
 
-static void receive(struct sv_worker *worker, int fd)
+/* *fd is read anew each time: a message may make the worker take other sockets. */
+static void receive(struct sv_worker *worker, const int *fd)
 {
     struct sv_wg_worker *part = worker->wg;
 
     for (int i = 0; i < SV_WG_RECEIVES_PER_TURN; i++) {
-        int n = sv_udp_receive(fd, part->batch, on_datagrams, worker);
+        int n = sv_udp_receive(*fd, part->batch, on_datagrams, worker);
 
         sv_gro_flush(worker->gro); /* the next receive takes the same place */
         if (n < SV_UDP_BATCH) {
@@ -158,7 +218,7 @@ void sv_wg_on_udp4(void *ctx, int events)
     struct sv_worker *worker = ctx;
 
     (void)events;
-    receive(worker, worker->wg->udp.fd4);
+    receive(worker, &worker->wg->udp.fd4);
 }
 
 void sv_wg_on_udp6(void *ctx, int events)
@@ -166,5 +226,5 @@ void sv_wg_on_udp6(void *ctx, int events)
     struct sv_worker *worker = ctx;
 
     (void)events;
-    receive(worker, worker->wg->udp.fd6);
+    receive(worker, &worker->wg->udp.fd6);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "engine/hub.h"
 #include "engine/wg.h"
 #include "packet/gso.h"
 #include "packet/icmp.h"
@@ -23,7 +24,9 @@ void sv_wg_flush(struct sv_worker *worker)
         sv_wg_on_roam(to, &part->endpoint); /* the local address has gone */
     }
     atomic_fetch_add_explicit(&to->bytes_out, part->out_len, memory_order_relaxed);
-    part->out_len = 0;
+    sv_count_shared(&to->traffic.packets_out, part->out_packets);
+    sv_count_shared(&to->traffic.bytes_out, part->out_bytes);
+    part->out_len = part->out_packets = part->out_bytes = 0;
     part->to = NULL;
     if (sv_wg_wants_keys_on_send(part->with, worker->loop.now)) {
         sv_wg_want_handshake(worker, to);
@@ -93,6 +96,8 @@ static void send_one(struct sv_worker *worker, const struct way *way, uint8_t *p
         uint8_t *dst = reserve(worker, way->member, way->keypair, way->path, padded + SV_WG_DATA_OVERHEAD);
 
         seal(way->keypair, counter, dst, packet, len, padded);
+        worker->wg->out_packets += len != 0;
+        worker->wg->out_bytes += len;
     }
 }
 
@@ -122,6 +127,8 @@ static void send_super(struct sv_worker *worker, const struct way *way, uint8_t 
 
         dst = reserve(worker, way->member, way->keypair, way->path, padded + SV_WG_DATA_OVERHEAD);
         seal(way->keypair, counter + i, dst, segment, size, padded);
+        worker->wg->out_packets++;
+        worker->wg->out_bytes += size;
     }
     /* The far side merges what arrives together: the next super-packet's first segment must not ride along. */
     sv_wg_flush(worker);
@@ -166,23 +173,72 @@ static struct way way_to(struct sv_wg *wg, struct sv_wg_member *member, uint64_t
     };
 }
 
-bool sv_wg_outbound(struct sv_worker *worker, struct sv_buf *buf, const struct sv_ip *ip)
+struct sv_wg_member *sv_wg_route(const struct sv_wg *wg, const uint8_t dst[16], const struct sv_conn *conn)
 {
-    struct sv_wg *wg = worker->engine->wg;
-    const struct sv_wg_allowed *allowed = sv_trie_find(&wg->allowed, ip->dst);
-    struct way way;
+    const struct sv_wg_allowed *allowed = sv_trie_find(&wg->allowed, dst);
+    struct sv_wg_member *member = allowed ? allowed->member : NULL;
 
-    if (!allowed) {
-        return false;
+    if (!member || !conn) {
+        return member;
     }
-    way = way_to(wg, allowed->member, worker->loop.now);
+    return member->client && member->client == conn->client &&
+                   atomic_load_explicit(&member->client->on_wg, memory_order_relaxed)
+               ? member
+               : NULL;
+}
+
+bool sv_wg_has(const struct sv_wg *wg, const uint8_t dst[16])
+{
+    return sv_trie_find(&wg->allowed, dst) != NULL;
+}
+
+void sv_wg_transmit(struct sv_worker *worker, struct sv_wg_member *member, struct sv_buf *buf,
+                    const struct sv_ip *ip)
+{
+    struct way way = way_to(worker->engine->wg, member, worker->loop.now);
+
     if (!way.path) {
         sv_wg_unreachable(worker, buf->data, ip);
     } else if (!way.keypair) {
-        sv_wg_stage(worker, allowed->member, buf);
+        sv_wg_stage(worker, member, buf);
     } else {
         transmit(worker, &way, buf->data, sv_buf_len(buf), ip, buf->kind, buf->segment_size);
     }
+}
+
+static struct sv_limiter *limiter_of(const struct sv_wg_member *member)
+{
+    struct sv_limiter *limiter = member->client ? sv_hub_limiter(member->client) : NULL;
+
+    return limiter && limiter->bytes_per_sec ? limiter : NULL;
+}
+
+void sv_wg_outbound(struct sv_worker *worker, struct sv_wg_member *member, struct sv_buf **slot,
+                    const struct sv_ip *ip)
+{
+    struct sv_limiter *limiter = limiter_of(member);
+
+    if (limiter) {
+        sv_wg_limit_down(worker, member, limiter, slot, ip);
+    } else {
+        sv_wg_transmit(worker, member, *slot, ip);
+    }
+}
+
+bool sv_wg_pass_on(struct sv_worker *worker, uint8_t *packet, size_t len, const struct sv_ip *ip)
+{
+    struct sv_wg_member *member = sv_wg_route(worker->engine->wg, ip->dst,
+                                              sv_hub_route(worker->engine, ip->dst));
+    struct way way;
+
+    if (!member || limiter_of(member)) {
+        return false;
+    }
+    way = way_to(worker->engine->wg, member, worker->loop.now);
+    if (!way.path || !way.keypair) {
+        return false;
+    }
+    transmit(worker, &way, packet, len, ip, 0, 0);
     return true;
 }
 

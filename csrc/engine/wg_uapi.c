@@ -101,8 +101,7 @@ static int parse_true(bool *flag, const char *text)
     return *flag ? 0 : -EINVAL;
 }
 
-/* "1.2.3.4:5", "[::1]:5", "[fe80::1%eth0]:5": numeric, since nobody looks names up here. */
-static int parse_endpoint(struct sv_endpoint *endpoint, const char *text)
+int sv_wg_parse_endpoint(struct sv_endpoint *endpoint, const char *text)
 {
     const struct addrinfo hints = {
         .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_DGRAM, .ai_protocol = IPPROTO_UDP};
@@ -114,15 +113,15 @@ static int parse_endpoint(struct sv_endpoint *endpoint, const char *text)
     uint32_t port;
 
     if (!colon || parse_number(&port, colon + 1, UINT16_MAX, 10) || port == 0) {
-        return -EINVAL;
+        return SV_E_INVALID;
     }
     len = (size_t)(colon - text);
     if (bracket && (len < 3 || text[len - 1] != ']')) {
-        return -EINVAL;
+        return SV_E_INVALID;
     }
     snprintf(host, sizeof host, "%.*s", (int)(bracket ? len - 2 : len), text + bracket);
     if (bracket != (strchr(host, ':') != NULL) || getaddrinfo(host, colon + 1, &hints, &found)) {
-        return -EINVAL;
+        return SV_E_INVALID;
     }
     *endpoint = (struct sv_endpoint){0};
     memcpy(&endpoint->to, found->ai_addr, found->ai_addrlen);
@@ -220,7 +219,7 @@ static int peer_line(struct peer_change *peer, const char *key, const char *valu
     }
     if (strcmp(key, "endpoint") == 0) {
         peer->has_endpoint = true;
-        return parse_endpoint(&peer->endpoint, value);
+        return sv_wg_parse_endpoint(&peer->endpoint, value) ? -EINVAL : 0;
     }
     if (strcmp(key, "persistent_keepalive_interval") == 0) {
         error = parse_number(&number, value, UINT16_MAX, 10);

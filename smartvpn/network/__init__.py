@@ -60,9 +60,11 @@ class Network:
         subnet: str,
         subnet6: str | None,
         allow_host_access: bool,
+        routes: Sequence[str] = (),
     ) -> None:
         """Make the interface a hub's: address, forwarding, NAT, and who reaches the host.
 
+        Called again, change only what differs. `routes` are networks beyond clients or peers.
         `address` is such as `10.8.0.1/24`, `subnet` such as `10.8.0.0/24`, `mtu` is in bytes. With
         `nat`, packets of the subnets leave through other interfaces under the host's address.
         Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else.
@@ -73,6 +75,8 @@ class Network:
             networks.append(_parsed(_address.parse_network, "subnet6", subnet6))
         with locked(self._state_dir):
             wanted = self._interface_changes(addresses, mtu)
+            beyond = _parsed_all(_address.parse_network, "routes", routes)
+            wanted += tunnel_routes(beyond, networks, interface_index(self._interface))
             wanted += forwarding(namespace_identity(), ipv6=bool(subnet6))
             chains = nat_chains(self._interface, networks) if nat else ""
             if not allow_host_access:

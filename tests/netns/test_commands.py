@@ -214,7 +214,7 @@ def _key_commands(server: Checked) -> None:
     server("generateKeypair", shape="Keypair")
     server("generateWgKeypair", shape="Keypair")
     server("generateClientKeypair", shape="ClientKeypairs")
-    assert server("listWgPeers", shape="Peers") == {"peers": []}
+    assert server("listWgPeers", shape="Peers") == {"peers": []}  # this hub speaks WebSocket only
     key = PrivateKey.generate().public_key.base64
     reason = "the hub does not serve WireGuard"
     server.refused("addWgPeer", {"publicKey": key, "allowedIps": []}, "INVALID_STATE", reason)

@@ -11,12 +11,15 @@ extern "C" {
 
 /* A hub. Zero a field for its default. */
 typedef struct sv_server_config {
-    const char *listen_addr;          /* host:port of the WebSocket listener; port 0 picks one */
+    const char *listen_addr;          /* host:port of the WebSocket listener; port 0 picks one; NULL: none */
     uint8_t private_key[SV_KEY_SIZE]; /* Noise static key */
-    const char *subnet;               /* IPv4 CIDR; the hub takes its first address */
-    const char *subnet6;              /* optional IPv6 CIDR with at least as many host bits */
-    const char *tls_cert, *tls_key;   /* PEM text, both or none */
-    const char *const *dns;           /* addresses pushed to clients */
+    bool wireguard;                   /* serve WireGuard as well */
+    uint16_t wg_listen_port;          /* its UDP port; 0 picks one */
+    uint8_t wg_private_key[SV_KEY_SIZE];
+    const char *subnet;             /* IPv4 CIDR; the hub takes its first address */
+    const char *subnet6;            /* optional IPv6 CIDR with at least as many host bits */
+    const char *tls_cert, *tls_key; /* PEM text, both or none */
+    const char *const *dns;         /* addresses pushed to clients */
     size_t dns_count;
     const char *const *routes; /* CIDRs that clients send into the tunnel; none: only the subnet */
     size_t route_count;
@@ -38,9 +41,10 @@ typedef struct sv_server_config {
 
 /* One client the hub accepts. */
 typedef struct sv_client_entry {
-    const char *client_id;           /* 1 to 128 bytes */
-    uint8_t public_key[SV_KEY_SIZE]; /* Noise static key */
-    const char *assigned_ip;         /* IPv4 of the subnet; NULL: the lowest free one */
+    const char *client_id;              /* 1 to 128 bytes */
+    uint8_t public_key[SV_KEY_SIZE];    /* Noise static key */
+    uint8_t wg_public_key[SV_KEY_SIZE]; /* WireGuard static key; all zeros: none */
+    const char *assigned_ip;            /* IPv4 of the subnet; NULL: the lowest free one */
     bool disabled;
     int64_t expires_at;                  /* seconds since 1970 UTC; 0: never */
     uint32_t max_connections;            /* 0: 1 */

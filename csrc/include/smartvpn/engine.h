@@ -33,6 +33,8 @@ SV_API bool sv_engine_next_event(sv_engine *engine, sv_event *event);
 SV_API const char *sv_engine_tun_name(const sv_engine *engine);
 /* The WebSocket port that was bound; 0 for a client. */
 SV_API uint16_t sv_engine_port(const sv_engine *engine);
+/* The UDP port of a hub's WireGuard; 0: none. */
+SV_API uint16_t sv_engine_wg_port(const sv_engine *engine);
 /* Name of the AEAD implementation in use. */
 SV_API const char *sv_engine_aead(void);
 
@@ -81,6 +83,39 @@ SV_API int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsign
 /* Ends one session (session_id) or all (NULL) of the client. SV_E_NOT_FOUND: no such client, or no such session. */
 SV_API int sv_hub_disconnect(sv_engine *engine, const char *client_id, const uint8_t *session_id,
                              unsigned code);
+
+/* ---- WireGuard peers that are no clients, such as routers ---- */
+
+typedef struct sv_wg_peer_config {
+    uint8_t public_key[SV_KEY_SIZE];
+    const uint8_t *preshared_key;   /* 32 bytes, or NULL */
+    const char *const *allowed_ips; /* CIDRs */
+    size_t allowed_ip_count;
+    const char *endpoint;          /* numeric "1.2.3.4:5", "[::1]:5"; NULL: whoever comes with the key */
+    uint16_t persistent_keepalive; /* seconds; 0: none */
+} sv_wg_peer_config;
+
+/* Adds the peer, or replaces the one with this key, without disturbing any other. SV_E_STATE: the hub serves no WireGuard. SV_E_EXISTS: the key is a
+ * client's, or an allowed IP another peer's. SV_E_INVALID: detail names the field. */
+SV_API int sv_hub_put_wg_peer(sv_engine *engine, const sv_wg_peer_config *peer);
+/* SV_E_NOT_FOUND. */
+SV_API int sv_hub_remove_wg_peer(sv_engine *engine, const uint8_t *public_key);
+
+typedef struct sv_wg_peer_info {
+    uint8_t public_key[SV_KEY_SIZE];
+    char client_id[SV_CLIENT_ID_SIZE]; /* "": no client */
+    char endpoint[SV_ADDR_TEXT_SIZE];  /* "": not known */
+    uint16_t persistent_keepalive;
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received; /* IP packets; sent: to the peer */
+    double last_handshake;                     /* seconds since 1970 UTC; 0: none yet */
+    size_t first_allowed_ip, allowed_ip_count; /* in the second list */
+} sv_wg_peer_info;
+
+/* All peers, clients as well: fills up to cap infos, and up to ip_cap allowed IPs as text; *count and *ip_count say how many there are. */
+SV_API int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_t *count,
+                           char (*allowed_ips)[SV_ADDR_TEXT_SIZE], size_t ip_cap, size_t *ip_count);
+
+/* ---- limits ---- */
 
 /* At run time, until the next put that changes the limit; rate 0 is unlimited. */
 SV_API int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t bytes_per_sec,

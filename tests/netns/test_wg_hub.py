@@ -1,0 +1,359 @@
+"""A hub that serves WireGuard: stock clients come in with the bundle's text, under the entry's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartvpn import ConfigError, ConflictError, InvalidStateError, Keypair, NotFoundError
+from smartvpn.server import VpnServer
+from smartvpn.types import ConfigBundle
+from tests.netns.topology import HUB_INTERNET, HUB_OUTER, INTERNET, Topology
+from tests.netns.tunnel import (
+    GATEWAY,
+    GATEWAY6,
+    answers,
+    client_on,
+    eventually,
+    hub_on,
+    iperf,
+    ping_loss,
+    serve_iperf,
+)
+from tests.netns.wg import OURS, STOCK, Device, until
+
+WG_PORT = 51820
+
+
+@asynccontextmanager
+async def wg_hub(machine: Topology, mode: str = "wireguard", **changes: Any) -> AsyncIterator[VpnServer]:
+    """A hub in mode `wireguard` (without a listener of its own for WebSocket) or `all`."""
+    endpoint = {"serverEndpoint": HUB_OUTER} if mode == "wireguard" else {}
+    async with hub_on(machine, transportMode=mode, **endpoint, **changes) as server:
+        yield server
+
+
+@asynccontextmanager
+async def quick(
+    machine: Topology, bundle: ConfigBundle, role: str = "client", program: str = OURS
+) -> AsyncIterator[Device]:
+    """`wg-quick up` with the bundle's text as it is."""
+    device = Device(machine, role, program)
+    path = machine.state_dir(role) / f"{device.name}.conf"
+    path.write_text(bundle.wireguard_config)
+    path.chmod(0o600)
+    if role == "internet":
+        machine.run(role, "ip", "route", "replace", "10.99.0.0/24", "via", HUB_INTERNET)
+    env = ("env", f"WG_QUICK_USERSPACE_IMPLEMENTATION={program}")
+    await asyncio.to_thread(machine.run, role, *env, "wg-quick", "up", str(path))
+    try:
+        yield device
+    finally:
+        await asyncio.to_thread(machine.run, role, *env, "wg-quick", "down", str(path), check=False)
+        device.end()
+
+
+@pytest.mark.parametrize("program", [STOCK, OURS])
+async def test_the_bundle_connects(topology: Topology, program: str) -> None:
+    """`wg-quick up` with the text of `createClient`: both families, and the client is listed."""
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        assert await server.list_clients() == []
+        async with quick(topology, bundle, program=program):
+            assert await answers(topology, GATEWAY)
+            assert await answers(topology, GATEWAY6)
+            [info] = await server.list_clients()
+            assert (info.client_id, info.transport) == ("alice", "wireguard")
+            assert info.assigned_ip == bundle.entry.assigned_ip
+            assert info.remote_addr.startswith("10.99.0.2:")
+            assert abs(info.connected_since - datetime.now(UTC)) < timedelta(seconds=20)
+            telemetry = await server.get_client_telemetry("alice")
+            assert telemetry.bytes_received >= 6 * 84
+            [peer] = await server.list_wg_peers()
+            assert peer.public_key == bundle.entry.wg_public_key
+            assert peer.packets_received >= 6
+            assert peer.last_handshake_time is not None
+            statistics = await server.get_statistics()
+            assert (statistics.active_clients, statistics.total_connections) == (1, 1)
+            assert statistics.bytes_received >= 6 * 84
+
+
+async def test_the_exported_text_is_accepted(topology: Topology) -> None:
+    """Without its secret the text is one that `wg setconf` takes."""
+    async with wg_hub(topology) as server:
+        await server.create_client("alice")
+        text = await server.export_client_config("alice", "wireguard")
+        assert isinstance(text, str)
+        assert "# PrivateKey =" in text
+        device = Device(topology, "client", OURS)
+        device.start()
+        try:
+            path = topology.state_dir("client") / "wg.conf"
+            path.write_text(text)
+            stripped = topology.run("client", "wg-quick", "strip", str(path)).stdout
+            path.write_text(stripped)
+            topology.run("client", "wg", "setconf", device.name, str(path))
+            assert len(device.show("allowed-ips")) == 1
+        finally:
+            device.end()
+
+
+async def test_native_and_wireguard_meet(topology: Topology) -> None:
+    """Mode `all`: one client by WebSocket, one by WireGuard, and packets between them both ways."""
+    serve_iperf(topology, "internet")
+    async with wg_hub(topology, "all", enableNat=True) as server:
+        native, stock = await server.create_client("native"), await server.create_client("stock")
+        async with client_on(topology, native.smartvpn_config) as client:
+            await client.connect()
+            async with quick(topology, stock, "internet") as device:
+                assert device.pid
+                for _ in range(2):
+                    assert await answers(topology, native.entry.assigned_ip, "internet")
+                    assert await answers(topology, stock.entry.assigned_ip, "client")
+                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1")
+                assert end["sum_received"]["bytes"] > 1e6
+                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1", "-R")
+                assert end["sum_received"]["bytes"] > 1e6
+                assert {item.transport for item in await server.list_clients()} == {"websocket", "wireguard"}
+
+
+async def test_two_stock_clients_meet(topology: Topology) -> None:
+    """From WireGuard to WireGuard through the hub, without its TUN."""
+    serve_iperf(topology, "internet")
+    async with wg_hub(topology) as server:
+        one, other = await server.create_client("one"), await server.create_client("other")
+        async with quick(topology, one), quick(topology, other, "internet"):
+            assert await answers(topology, one.entry.assigned_ip, "internet")
+            assert await answers(topology, other.entry.assigned_ip, "client")
+            for options in ((), ("-R",), ("-M", "500")):
+                end = await iperf(topology, other.entry.assigned_ip, "-t", "1", *options)
+                assert end["sum_received"]["bytes"] > 1e6
+
+
+async def test_the_same_client_on_both(topology: Topology) -> None:
+    """Its address leads to the path that last delivered a packet of it."""
+    async with wg_hub(topology, "all") as server:
+        bundle = await server.create_client("alice")
+        address = bundle.entry.assigned_ip
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            await client.connect()
+            assert await answers(topology, address, "hub")
+            async with quick(topology, bundle, "internet"):
+                assert await answers(topology, GATEWAY, "internet")
+                assert await answers(topology, address, "hub")
+                await client.disconnect()
+                assert await answers(topology, address, "hub")
+
+
+async def test_nat(topology: Topology) -> None:
+    """A full tunnel: the internet is reached through the hub."""
+    async with wg_hub(topology, enableNat=True) as server:
+        bundle = await server.create_client("alice")
+        assert "AllowedIPs = 0.0.0.0/0, ::/0" in bundle.wireguard_config
+        device = Device(topology, "client", OURS)
+        device.start()
+        try:
+            path = topology.state_dir("client") / "wg.conf"
+            path.write_text(bundle.wireguard_config)
+            path.write_text(topology.run("client", "wg-quick", "strip", str(path)).stdout)
+            topology.run("client", "wg", "setconf", device.name, str(path))
+            device.up(f"{bundle.entry.assigned_ip}/24")
+            topology.run("client", "ip", "route", "add", INTERNET, "dev", device.name)
+            assert await answers(topology, INTERNET)
+        finally:
+            device.end()
+
+
+# rules
+
+
+async def test_access_lists(topology: Topology) -> None:
+    """Destinations on every packet, changed live; sources at the handshake and at a change of path."""
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        async with quick(topology, bundle):
+            assert await answers(topology, GATEWAY)
+            await server.update_client("alice", {"security": {"destinationBlockList": [f"{GATEWAY}/32"]}})
+            assert not await answers(topology, GATEWAY)
+            assert await answers(topology, GATEWAY6)
+            telemetry = await server.get_client_telemetry("alice")
+            assert telemetry.drops.acl >= 3
+            await server.update_client("alice", {"security": {"ipBlockList": ["10.99.0.2"]}})
+            assert not await answers(topology, GATEWAY6)
+            assert await server.list_clients() == []
+            await server.update_client("alice", {"security": {"ipBlockList": ["10.99.0.3"]}})
+            await eventually(lambda: answers(topology, GATEWAY6))
+
+
+async def test_an_entry_that_may_not_come(topology: Topology) -> None:
+    """Disabled, enabled, kicked, expired, with another key, removed: on the live session, at once."""
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        async with quick(topology, bundle):
+            assert await answers(topology, GATEWAY)
+            await server.disable_client("alice")
+            assert await server.list_clients() == []
+            assert not await answers(topology, GATEWAY)
+            await server.enable_client("alice")
+            await eventually(lambda: answers(topology, GATEWAY))
+            await server.disconnect_client("alice")
+            assert await server.list_clients() == []
+            await eventually(lambda: answers(topology, GATEWAY))
+            soon = datetime.now(UTC) + timedelta(seconds=3)
+            await server.update_client("alice", {"expiresAt": soon.isoformat()})
+            assert await answers(topology, GATEWAY)
+            await asyncio.sleep(3)
+            assert not await answers(topology, GATEWAY)
+            await server.update_client("alice", {"expiresAt": None})
+            await eventually(lambda: answers(topology, GATEWAY))
+            fresh = await server.rotate_client_key("alice")
+            assert not await answers(topology, GATEWAY)
+            assert [peer.public_key for peer in await server.list_wg_peers()] == [fresh.entry.wg_public_key]
+            await server.remove_client("alice")
+            assert await server.list_wg_peers() == []
+
+
+async def test_others_are_not_disturbed(topology: Topology) -> None:
+    """While entries and peers come and go, a client's pings lose nothing."""
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        async with quick(topology, bundle):
+            assert await answers(topology, GATEWAY)
+            flood = ("ping", "-n", "-q", "-i", "0.002", "-c", "1000", GATEWAY)
+            running = asyncio.create_task(ping_loss(topology, "client", *flood))
+            for number in range(30):
+                key = Keypair.generate().public_key
+                await server.create_client(f"c{number}")
+                await server.add_wg_peer({"publicKey": key, "allowedIps": [f"10.50.{number}.0/24"]})
+                await server.update_client(f"c{number}", {"tags": ["x"]})
+                await server.remove_client(f"c{number}")
+                await server.remove_wg_peer(key)
+            assert await running == 0
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_rate_limit(topology: Topology, reverse: bool) -> None:
+    """What a limited client moves is within 5 % of its limit, either way."""
+    rate = 2_500_000
+    serve_iperf(topology, "hub")
+    async with wg_hub(topology) as server:
+        limit = {"rateLimit": {"bytesPerSec": rate, "burstBytes": 100_000}}
+        bundle = await server.create_client("alice", security=limit)
+        async with quick(topology, bundle):
+            assert await answers(topology, GATEWAY)
+            end = await iperf(topology, GATEWAY, "-t", "5", "-O", "1", *(["-R"] if reverse else []))
+            got = end["sum_received"]["bits_per_second"] / 8 * 1420 / 1368
+            assert rate * 0.95 < got < rate * 1.05
+            telemetry = await server.get_client_telemetry("alice")
+            assert telemetry.drops.rate_limit > 0
+
+
+# peers that are no clients
+
+
+async def test_a_router_behind_a_peer(topology: Topology) -> None:
+    """`addWgPeer`: its networks are routed, its counters told; removed, it is gone at once."""
+    async with wg_hub(topology) as server:
+        [] = await server.list_wg_peers()
+        bundle = await server.create_client("alice")
+        router = Device(topology, "internet", OURS)
+        router.start()
+        try:
+            router.set("private-key", f"key:{router.private}", "listen-port", "51900")
+            key = re.search("PublicKey = (.*)", bundle.wireguard_config)
+            assert key
+            router.set("peer", key[1], "allowed-ips", "10.8.0.0/24", "endpoint", f"10.99.1.1:{WG_PORT}")
+            router.up("10.60.0.1/24")
+            topology.run("internet", "ip", "route", "add", "10.8.0.0/24", "dev", router.name)
+            peer = {"publicKey": router.public, "allowedIps": ["10.60.0.0/24"], "persistentKeepalive": 5}
+            await server.add_wg_peer({**peer, "endpoint": "10.99.1.2:51900"})
+            assert await answers(topology, "10.60.0.1", "hub")
+            async with quick(topology, bundle) as device:
+                until(lambda: device.pid)
+                topology.run("client", "ip", "route", "add", "10.60.0.0/24", "dev", device.name)
+                hub_key = next(iter(device.show("allowed-ips")))
+                device.set("peer", hub_key, "allowed-ips", "10.8.0.0/24,10.60.0.0/24")
+                assert await answers(topology, "10.60.0.1", "client")
+            info = {item.public_key: item for item in await server.list_wg_peers()}[router.public]
+            assert info.allowed_ips == ("10.60.0.0/24",)
+            assert info.persistent_keepalive == 5
+            assert info.endpoint == "10.99.1.2:51900"
+            assert info.packets_sent >= 6
+            assert abs(time.time() - (info.last_handshake_time or datetime.now(UTC)).timestamp()) < 60
+            await server.remove_wg_peer(router.public)
+            assert not await answers(topology, "10.60.0.1", "hub")
+        finally:
+            router.end()
+
+
+async def test_peers_that_cannot_be(topology: Topology) -> None:
+    """A client's key, another's networks, a name without an address: refused in words, nothing changed."""
+    key, other = Keypair.generate().public_key, Keypair.generate().public_key
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        client_key = bundle.entry.wg_public_key
+        with pytest.raises(ConflictError, match="alice"):
+            await server.add_wg_peer({"publicKey": client_key, "allowedIps": []})
+        with pytest.raises(ConflictError, match="allowedIps"):
+            await server.add_wg_peer({"publicKey": key, "allowedIps": [bundle.entry.assigned_ip]})
+        with pytest.raises(ConfigError, match="endpoint"):
+            await server.add_wg_peer({"publicKey": key, "allowedIps": [], "endpoint": "no.such.invalid:1"})
+        await server.add_wg_peer({"publicKey": key, "allowedIps": ["10.1.0.0/16"]})
+        with pytest.raises(ConflictError, match=r"10\.1\.0\.0/16"):
+            await server.add_wg_peer({"publicKey": other, "allowedIps": ["10.1.0.0/16"]})
+        with pytest.raises(NotFoundError):
+            await server.remove_wg_peer(other)
+        with pytest.raises(InvalidStateError, match="client"):
+            await server.remove_wg_peer(client_key)
+        with pytest.raises(ConflictError):
+            await server.create_client("bob", wg_public_key=key)
+        assert len(await server.list_wg_peers()) == 2
+
+
+async def test_peers_of_the_config(topology: Topology) -> None:
+    """`wgPeers` are there from the start."""
+    key = Keypair.generate().public_key
+    async with wg_hub(topology, wgPeers=[{"publicKey": key, "allowedIps": ["10.70.0.0/16"]}]) as server:
+        assert [peer.public_key for peer in await server.list_wg_peers()] == [key]
+        assert "10.70.0.0/16" in topology.run("hub", "ip", "route").stdout
+
+
+async def test_the_key_stays(topology: Topology, tmp_path: Path) -> None:
+    """In mode `all` the WireGuard key is made once and kept sealed: texts are good after a restart."""
+    registry = str(tmp_path / "r.sqlite")
+    texts = []
+    for name in ("a", "b"):
+        async with wg_hub(topology, "all", registry=registry) as server:
+            bundle = await server.create_client(name)
+            texts.append(re.findall("PublicKey = (.*)", bundle.wireguard_config))
+    assert texts[0] == texts[1]
+
+
+async def test_a_port_that_is_taken(topology: Topology) -> None:
+    """The hub says so and does not start."""
+    topology.popen(
+        "hub",
+        "python3",
+        "-c",
+        f"import socket,time; s=socket.socket(2,2); s.bind(('',{WG_PORT})); time.sleep(60)",
+    )
+    await asyncio.sleep(0.3)
+    with pytest.raises(Exception, match=str(WG_PORT)):
+        async with wg_hub(topology):
+            pass
+
+
+async def test_the_kernel_backend_is_refused(topology: Topology) -> None:
+    """In words, where this build has none."""
+    with pytest.raises(ConfigError, match="wgBackend"):
+        async with wg_hub(topology, wgBackend="kernel"):
+            pass
