@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from smartvpn._listeners import Subscription
-from smartvpn._native import NativeClient, NativeEvent, NativeServer
+from smartvpn._native import NativeClient, NativeEvent, NativeServer, NativeWireGuard
 from smartvpn.events import Event
 
 P = ParamSpec("P")
@@ -50,7 +50,9 @@ class Fanout:
 class EnginePump:
     """Drains an engine's events on the loop for as long as the engine lives."""
 
-    def __init__(self, engine: NativeServer | NativeClient, handle: Callable[[NativeEvent], None]) -> None:
+    def __init__(
+        self, engine: NativeServer | NativeClient | NativeWireGuard, handle: Callable[[NativeEvent], None]
+    ) -> None:
         self._engine = engine
         self._handle = handle
         self._loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ Calls return soon, but `open` and `close`, which belong on a thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -584,3 +585,29 @@ class NativeClient(_Engine):
             oversized_packets_dropped=info.oversized_packets_dropped,
             icmp_too_big_sent=info.icmp_too_big_sent,
         )
+
+
+class NativeWireGuard(_Engine):
+    """A WireGuard device."""
+
+    @classmethod
+    def open(cls, *, mtu: int, tun_name: str | None = None) -> Self:
+        """Make the device and bring it up; it has no key and no peer yet. Raises SmartVpnError with words."""
+        strings = _Strings()
+        c = ffi.new("sv_wg_config *")
+        c.tun_name = strings.one(tun_name or "svpn%d")
+        c.mtu = mtu
+        c.workers = 1
+        out = ffi.new("sv_engine **")
+        _check(lib.sv_wg_open(out, c))
+        return cls(out[0])
+
+    def set(self, text: str) -> None:
+        """Lines of the cross-platform configuration interface. Raises NativeError."""
+        status = lib.sv_wg_set(self._handle, text.encode(), len(text))
+        if status:
+            raise NativeError(status, f"the WireGuard device refuses its settings: {os.strerror(-status)}")
+
+    def connect(self) -> None:
+        """Begin a handshake with the peer."""
+        _check(lib.sv_wg_connect(self._handle))

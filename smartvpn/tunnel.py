@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import EventKind, NativeClient, NativeEvent, TunnelSettings, error_of
+from smartvpn._wgtunnel import WireGuardTunnel
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
 from smartvpn.errors import (
@@ -44,7 +45,7 @@ class Tunnel:
     def __init__(self, fanout: Fanout, *, tun_name: str | None = None) -> None:
         self._fanout = fanout
         self._tun_name = tun_name
-        self._running: _Running | None = None
+        self._running: _Running | WireGuardTunnel | None = None
         self._last_error: str | None = None
         self._changes = asyncio.Lock()
 
@@ -58,19 +59,25 @@ class Tunnel:
         async with self._changes:
             if self._running is not None:
                 raise InvalidStateError("the tunnel is connected already")
-            _require_websocket(params.config)
-            instance = await asyncio.to_thread(_instance, _state_directory() / "instance")
             self._last_error = None
-            running = await _Running.open(params.config, instance, self._tun_name, self._report)
+            running = await self._open(params.config)
             self._running = running
             try:
-                return await running.up()
+                return await running.up(CONNECT_SECS)
             except BaseException as error:
                 self._running = None
                 self._last_error = str(error)
                 await running.close()
                 self._publish()
                 raise
+
+    async def _open(self, config: ClientConfig) -> _Running | WireGuardTunnel:
+        if config.transport is Transport.QUIC:
+            raise ConfigError("transport", f"'{config.transport}' is not in this build")
+        if config.transport is Transport.WIREGUARD:
+            return await WireGuardTunnel.open(config, self._tun_name, self._report)
+        instance = await asyncio.to_thread(_instance, _state_directory() / "instance")
+        return await _Running.open(config, instance, self._tun_name, self._report)
 
     async def disconnect(self, _: NoParams | None = None) -> None:
         """Take the tunnel down and give everything back. One that is down is none the worse."""
@@ -110,12 +117,12 @@ class Tunnel:
             assigned_ip=_without_prefix(settings.address) if settings else None,
             assigned_ip6=_without_prefix(settings.address6) if settings and settings.address6 else None,
             server_addr=running.server,
-            transport=Transport.WEBSOCKET,
+            transport=running.transport,
             connected_since=settings.connected_since if settings else None,
             last_error=self._last_error,
         )
 
-    def _tunnel(self) -> _Running:
+    def _tunnel(self) -> _Running | WireGuardTunnel:
         if self._running is None:
             raise InvalidStateError("the tunnel is not connected")
         return self._running
@@ -126,8 +133,8 @@ class Tunnel:
 
     async def get_statistics(self, _: NoParams) -> Statistics:
         """Counters since `connect`."""
-        engine = self._tunnel().engine
-        sums = engine.counters()
+        tunnel = self._tunnel()
+        sums = tunnel.engine.counters()
         return Statistics(
             bytes_sent=sums.bytes_sent,
             bytes_received=sums.bytes_received,
@@ -136,19 +143,19 @@ class Tunnel:
             keepalives_sent=sums.keepalives_sent,
             keepalives_received=sums.keepalives_received,
             uptime_seconds=sums.uptime_seconds,
-            quality=engine.quality(),
+            quality=tunnel.quality(),
         )
 
     async def get_connection_quality(self, _: NoParams) -> ConnectionQuality:
         """The link's measurements. Raises InvalidStateError before the first answer."""
-        quality = self._tunnel().engine.quality()
+        quality = self._tunnel().quality()
         if quality is None:
             raise InvalidStateError("nothing has been measured yet")
         return quality
 
     async def get_mtu_info(self, _: NoParams) -> MtuInfo:
         """How large a packet may be, and why."""
-        return self._tunnel().engine.mtu()
+        return self._tunnel().mtu()
 
     async def generate_keypair(self, _: NoParams) -> Keypair:
         """A fresh Noise pair."""
@@ -157,6 +164,8 @@ class Tunnel:
 
 class _Running:
     """Everything that exists only while there is a tunnel."""
+
+    transport = Transport.WEBSOCKET
 
     def __init__(
         self, config: ClientConfig, engine: NativeClient, report: Callable[[str | None], None]
@@ -183,10 +192,10 @@ class _Running:
         )
         return cls(config, engine, report)
 
-    async def up(self) -> ConnectResult:
+    async def up(self, seconds: float) -> ConnectResult:
         """Wait for the session, then set addresses, routes and DNS."""
         try:
-            async with asyncio.timeout(CONNECT_SECS):
+            async with asyncio.timeout(seconds):
                 await self._first
         except TimeoutError:
             raise UnreachableError(f"{self.server} does not answer") from None
@@ -202,6 +211,12 @@ class _Running:
             transport=Transport.WEBSOCKET,
             mtu=settings.mtu,
         )
+
+    def quality(self) -> ConnectionQuality | None:
+        return self.engine.quality()
+
+    def mtu(self) -> MtuInfo:
+        return self.engine.mtu()
 
     async def close(self) -> None:
         if self._applier is not None:
@@ -271,11 +286,6 @@ def _connect_error(server: str, event: NativeEvent) -> SmartVpnError:
 
 def _without_prefix(address: str) -> str:
     return address.partition("/")[0]
-
-
-def _require_websocket(config: ClientConfig) -> None:
-    if config.transport in (Transport.QUIC, Transport.WIREGUARD):
-        raise ConfigError("transport", f"'{config.transport}' is not in this build")
 
 
 def _state_directory() -> Path:

@@ -250,10 +250,26 @@ static int open_wg(struct sv_engine *engine, const sv_wg_config *config)
     if (!error) {
         error = sv_wg_control_new(&engine->wg_control, engine->wg, config);
     }
+    if (!error && config->mtu) {
+        error = sv_tun_up(&engine->tun, config->mtu);
+    }
     if (!error) {
         error = start_workers(engine);
     }
     return error ? error : sv_wg_control_start(engine->wg_control);
+}
+
+int sv_wg_connect(sv_engine *engine)
+{
+    if (!engine->wg) {
+        return SV_E_STATE;
+    }
+    sv_wg_lock(engine->wg);
+    for (struct sv_wg_member *member = engine->wg->members; member; member = member->next) {
+        sv_wg_speak(member);
+    }
+    sv_wg_unlock(engine->wg);
+    return 0;
 }
 
 int sv_wg_open(sv_engine **out, const sv_wg_config *config)

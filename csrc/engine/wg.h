@@ -163,6 +163,8 @@ struct sv_wg_member *sv_wg_add(struct sv_wg *wg, const uint8_t public_key[SV_KEY
 void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member);
 void sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY]);
 int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to);
+/* A keepalive as soon as may be, or the handshake that it needs. */
+void sv_wg_speak(struct sv_wg_member *member);
 void sv_wg_set_persistent(struct sv_wg_member *member, uint16_t secs);
 /* Takes the prefix away from whoever had it. */
 int sv_wg_allow(struct sv_wg_member *member, const struct sv_prefix *prefix);

@@ -270,7 +270,9 @@ static void go_down(struct sv_wg *wg)
 static void come_up(struct sv_wg *wg)
 {
     for (struct sv_wg_member *member = wg->members; member; member = member->next) {
-        sv_wg_set_persistent(member, member->peer.persistent_secs);
+        if (member->keepalive_wanted || member->peer.persistent_secs != 0) {
+            sv_wg_speak(member);
+        }
     }
 }
 
@@ -378,12 +380,19 @@ int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to
     return 0;
 }
 
+void sv_wg_speak(struct sv_wg_member *member)
+{
+    member->keepalive_wanted = true;
+    if (member->wg->up) {
+        sv_wg_schedule_at(member, 0);
+    }
+}
+
 void sv_wg_set_persistent(struct sv_wg_member *member, uint16_t secs)
 {
     member->peer.persistent_secs = secs;
-    member->keepalive_wanted = member->wg->up && secs != 0;
-    if (member->keepalive_wanted) {
-        sv_wg_schedule_at(member, 0);
+    if (secs != 0) {
+        sv_wg_speak(member);
     } else {
         sv_wg_schedule(member, sv_clock_now());
     }

@@ -18,35 +18,51 @@ static void announce(struct sv_wg_member *member, sv_event_type type, int code)
 {
     sv_event event = {.type = type, .code = code};
 
-    memcpy(event.client_id, member->client->id, sizeof event.client_id);
+    if (member->client) {
+        memcpy(event.client_id, member->client->id, sizeof event.client_id);
+    }
     sv_wg_session_id(member, event.session_id);
     if (code >= 0) {
         strncpy(event.reason, sv_disconnect_text((unsigned)code), sizeof event.reason - 1);
     }
+    event.state = member->connected ? SV_CLIENT_CONNECTED : SV_CLIENT_RECONNECTING;
     sv_event_put(member->wg->engine, &event);
+}
+
+/* On a hub only of clients; on a device alone of all peers. */
+static bool is_told(const struct sv_wg_member *member)
+{
+    return member->client || !member->wg->engine->hub;
 }
 
 void sv_wg_note_connected(struct sv_wg_member *member)
 {
     struct sv_hub *hub = member->wg->engine->hub;
 
-    if (!member->client || member->connected) {
+    if (member->connected || !is_told(member)) {
         return;
     }
     member->connected = true;
     member->connected_wall = sv_clock_wall();
-    atomic_fetch_add(&hub->active, 1);
-    atomic_fetch_add(&hub->sessions_total, 1);
-    announce(member, SV_EVENT_SESSION_STARTED, -1);
+    if (hub) {
+        atomic_fetch_add(&hub->active, 1);
+        atomic_fetch_add(&hub->sessions_total, 1);
+    }
+    announce(member, hub ? SV_EVENT_SESSION_STARTED : SV_EVENT_STATE, -1);
 }
 
 static void end(struct sv_wg_member *member, int code)
 {
-    if (member->client && member->connected) {
-        member->connected = false;
-        atomic_fetch_sub(&member->wg->engine->hub->active, 1);
-        announce(member, SV_EVENT_SESSION_ENDED, code);
+    struct sv_hub *hub = member->wg->engine->hub;
+
+    if (!member->connected) {
+        return;
     }
+    member->connected = false;
+    if (hub) {
+        atomic_fetch_sub(&hub->active, 1);
+    }
+    announce(member, hub ? SV_EVENT_SESSION_ENDED : SV_EVENT_STATE, code);
 }
 
 void sv_wg_note_age(struct sv_wg_member *member, uint64_t now)

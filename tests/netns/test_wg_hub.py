@@ -13,13 +13,22 @@ from typing import Any
 
 import pytest
 
-from smartvpn import ConfigError, ConflictError, InvalidStateError, Keypair, NotFoundError
+from smartvpn import (
+    ConfigError,
+    ConflictError,
+    InvalidStateError,
+    Keypair,
+    NotFoundError,
+    TunnelState,
+    UnreachableError,
+)
 from smartvpn.server import VpnServer
 from smartvpn.types import ConfigBundle
 from tests.netns.topology import HUB_INTERNET, HUB_OUTER, INTERNET, Topology
 from tests.netns.tunnel import (
     GATEWAY,
     GATEWAY6,
+    TUN,
     answers,
     client_on,
     eventually,
@@ -357,3 +366,60 @@ async def test_the_kernel_backend_is_refused(topology: Topology) -> None:
     with pytest.raises(ConfigError, match="wgBackend"):
         async with wg_hub(topology, wgBackend="kernel"):
             pass
+
+
+# our own client
+
+
+@pytest.mark.parametrize("mode", ["wireguard", "all"])
+async def test_our_client_by_wireguard(topology: Topology, mode: str) -> None:
+    """`transport: 'wireguard'`: the bundle's config as it is, or its `wg*` fields beside a native hub."""
+    async with wg_hub(topology, mode, enableNat=True) as server:
+        bundle = await server.create_client("alice")
+        config = bundle.smartvpn_config
+        if mode == "all":
+            assert bundle.secrets.wg_private_key is not None
+            hub_key = re.findall("PublicKey = (.*)", bundle.wireguard_config)[-1]
+            config = {
+                "transport": "wireguard",
+                "serverPublicKey": hub_key,
+                "wgPrivateKey": bundle.secrets.wg_private_key,
+                "wgAddress": bundle.entry.assigned_ip,
+                "wgEndpoint": f"{HUB_OUTER}:{WG_PORT}",
+                "wgAllowedIps": ["0.0.0.0/0"],
+                "wgPersistentKeepalive": 1,
+            }
+        async with client_on(topology, config) as client:
+            result = await client.connect()
+            assert (result.transport, result.assigned_ip) == ("wireguard", bundle.entry.assigned_ip)
+            status = await client.get_status()
+            assert (status.state, status.server_addr) == (TunnelState.CONNECTED, f"{HUB_OUTER}:{WG_PORT}")
+            assert await answers(topology, GATEWAY)
+            assert await answers(topology, INTERNET)
+            assert (await client.get_statistics()).packets_sent >= 6
+            mtu = await client.get_mtu_info()
+            assert (mtu.tun_mtu, mtu.effective_mtu, mtu.link_mtu, mtu.overhead_bytes) == (
+                1420,
+                1440,
+                1500,
+                60,
+            )
+            with pytest.raises(InvalidStateError, match="measured"):
+                await client.get_connection_quality()
+            await client.disconnect()
+            assert TUN not in topology.run("client", "ip", "link").stdout
+            await client.connect()
+            assert await answers(topology, GATEWAY)
+
+
+async def test_our_client_and_a_hub_that_does_not_know_it(topology: Topology) -> None:
+    """No answer is what WireGuard gives to strangers: the client says so, and leaves nothing behind."""
+    async with wg_hub(topology) as server:
+        bundle = await server.create_client("alice")
+        await server.remove_client("alice")
+        client = client_on(topology, bundle.smartvpn_config)
+        async with client:
+            with pytest.raises(UnreachableError, match="does not answer"):
+                await client.connect()
+            assert (await client.get_status()).state is TunnelState.ERROR
+            assert TUN not in topology.run("client", "ip", "link").stdout
