@@ -253,7 +253,7 @@ def text_report(results: Results) -> str:
     """For the terminal."""
     parts = ["\n".join(machine(results))]
     for title, _, build in _sections(results):
-        parts.append(f"{title}\n{_aligned(build(results))}")
+        parts.append(f"{title}\n{aligned(build(results))}")
     parts.append("\n".join(verdict(target) for target in targets(results)))
     return "\n\n".join(parts)
 
@@ -266,7 +266,7 @@ def markdown_report(results: Results) -> str:
         "\n".join(f"- {line}" for line in [*machine(results), *results.skipped]),
     ]
     for title, note, build in _sections(results):
-        parts += [f"## {title}", note, _markdown(build(results))]
+        parts += [f"## {title}", note, markdown(build(results))]
     parts += ["## Targets", "\n".join(f"- {verdict(target)}" for target in targets(results))]
     return "\n\n".join(parts) + "\n"
 
@@ -277,7 +277,7 @@ def _sections(results: Results) -> Iterator[tuple[str, str, Callable[[Results], 
             yield section
 
 
-def _aligned(table: Table) -> str:
+def aligned(table: Table) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for row in table:
@@ -286,7 +286,7 @@ def _aligned(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _markdown(table: Table) -> str:
+def markdown(table: Table) -> str:
     head, *rows = ("| " + " | ".join(row) + " |" for row in table)
     rule = "|" + "---|" + "---:|" * (len(table[0]) - 1)
     return "\n".join([head, rule, *rows])
