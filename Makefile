@@ -48,7 +48,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan fuzz install clean
+.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
 
 all: build
 
@@ -62,7 +62,7 @@ endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
 APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl
-APT_BENCH := openvpn
+APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
 
@@ -144,6 +144,17 @@ asan:
 tsan:
 	@$(MAKE) --no-print-directory c-test BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread"
 
+# The WireGuard device itself under a sanitizer, in real tunnels.
+SANITIZE_asan := address,undefined -fno-sanitize-recover=undefined
+SANITIZE_tsan := thread
+asan-wg tsan-wg: %-wg: deps-test build
+	@$(MAKE) --no-print-directory build/$*/smartvpn-wg BUILD=build/$* CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE_$*)"
+	@rm -f build/$*/report.*
+	@SMARTVPN_WG=$(CURDIR)/build/$*/smartvpn-wg ASAN_OPTIONS=log_path=$(CURDIR)/build/$*/report \
+	    TSAN_OPTIONS=log_path=$(CURDIR)/build/$*/report $(VENV)/bin/python -m pytest tests/netns/test_wg_device.py \
+	    tests/netns/test_wg_hostile.py -k "not FAST and not fast"
+	@! cat build/$*/report.* 2>/dev/null
+
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
@@ -194,7 +205,7 @@ $(BUILD)/examples/%: examples/%.c $(STATIC)
 
 bench: deps-bench build
 	@$(MAKE) --no-print-directory benches
-	@$(VENV)/bin/python bench/run.py
+	@$(VENV)/bin/python bench/run.py; status=$$?; $(VENV)/bin/python bench/wireguard.py && exit $$status
 
 # ---- install ----
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.netns.topology import Topology
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OURS = str(ROOT / "build" / "smartvpn-wg")
+OURS = os.environ.get("SMARTVPN_WG") or str(ROOT / "build" / "smartvpn-wg")  # make asan-wg names another
 FAST = str(ROOT / "build" / "tests" / "smartvpn-wg-fast")  # its clock runs 20 times as fast
 STOCK = "wireguard-go"
 
