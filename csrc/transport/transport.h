@@ -32,6 +32,11 @@ struct sv_link_ops {
     int (*send)(struct sv_link *link, uint8_t *bytes, size_t len);
     /* on_closed comes later, from the loop, never from within close. */
     void (*close)(struct sv_link *link, enum sv_link_close how);
+    /* One datagram, at most link->datagram_max bytes, copied before it returns. SV_E_AGAIN: the window or the socket is full, link->datagrams_blocked
+     * is set until on_writable. SV_E_INVALID: longer than the path takes now. SV_E_CLOSED as with send. NULL: the transport has none. */
+    int (*send_datagram)(struct sv_link *link, const uint8_t *bytes, size_t len);
+    /* The turn's end: what was collected for one batch goes out. NULL: nothing is collected. */
+    void (*flush)(struct sv_link *link);
 };
 
 struct sv_link_sink {
@@ -43,6 +48,12 @@ struct sv_link_sink {
     void (*on_writable)(struct sv_link *link);
     /* The last callback. error: 0 when the peer closed or we did, else SV_E_*; text says why, for people (may be ""). */
     void (*on_closed)(struct sv_link *link, int error, const char *text);
+    /* One datagram, writable, valid during the call. It may come before on_bytes of an earlier frame. */
+    void (*on_datagram)(struct sv_link *link, uint8_t *bytes, size_t len);
+    /* The peer speaks from another address (link->remote is still the old one), asked before the new path is used. false: the link is closed. */
+    bool (*on_path)(struct sv_link *link, const uint8_t remote[16], uint16_t port);
+    /* link->datagram_max or link->path_mtu has changed. */
+    void (*on_path_mtu)(struct sv_link *link);
 };
 
 struct sv_link {
@@ -51,8 +62,11 @@ struct sv_link {
     void *owner; /* the sink's */
     enum sv_transport_kind kind;
     bool blocked;
-    bool encrypted;     /* TLS below: for the MTU's overhead */
-    uint8_t remote[16]; /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
+    bool encrypted; /* TLS below: for the MTU's overhead */
+    bool datagrams_blocked;
+    uint16_t datagram_max; /* bytes that send_datagram takes now; 0: none, or not agreed */
+    uint16_t path_mtu;     /* IP packet size that the path is known to carry; 0: not known */
+    uint8_t remote[16];    /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
     uint16_t remote_port;
     uint8_t path_remote[16]; /* the address at the other end of our socket */
     uint64_t opened_at;      /* ns: accept or start of the connect */

@@ -1,0 +1,59 @@
+/* QUIC links: one bidirectional stream of frames, and DATAGRAM frames for packets (protocol.md, Transports). Each worker has a server of its own on the
+ * shared port; a connection stays on its worker by its connection IDs. */
+#ifndef SV_TRANSPORT_QUIC_H
+#define SV_TRANSPORT_QUIC_H
+
+#include "io/loop.h"
+#include "transport/transport.h"
+
+enum {
+    SV_QUIC_PEM_MAX = 8192,
+    SV_QUIC_SECRET = 32,
+};
+
+/* false: this build has no QUIC, and opening a server or client is SV_E_UNSUPPORTED with words. */
+bool sv_quic_available(void);
+
+/* A new self-signed ECDSA P-256 certificate with its key, as PEM text. SV_E_SYSTEM. */
+int sv_quic_make_certificate(char cert[SV_QUIC_PEM_MAX], char key[SV_QUIC_PEM_MAX]);
+/* SHA-256 of the DER form of the first certificate in the PEM text. SV_E_MALFORMED. */
+int sv_quic_cert_hash(uint8_t hash[32], const char *cert);
+
+struct sv_quic_server_config {
+    const char *listen_addr; /* host:port; port 0 for the first worker only */
+    const char *cert, *key;  /* PEM text */
+    uint64_t idle_timeout;   /* ns */
+    const uint8_t *secret; /* SV_QUIC_SECRET bytes that survive restarts: address tokens, stateless resets */
+    size_t worker, worker_count;
+    /* Whether a new connection may begin; NULL: any. */
+    bool (*admit)(void *owner, const uint8_t remote[16]);
+    const struct sv_link_sink *sink; /* of new links; on_open may replace it */
+    void *owner;
+};
+
+struct sv_quic_server;
+
+/* SV_E_IN_USE, SV_E_PERMISSION, SV_E_INVALID (certificate or key), SV_E_UNSUPPORTED with words. */
+int sv_quic_server_open(struct sv_quic_server **server, struct sv_loop *loop,
+                        const struct sv_quic_server_config *config);
+uint16_t sv_quic_server_port(const struct sv_quic_server *server);
+void sv_quic_server_stop_accepting(struct sv_quic_server *server);
+/* Closes its links (on_closed comes) and frees. NULL is fine. */
+void sv_quic_server_close(struct sv_quic_server *server);
+
+struct sv_quic_client_config {
+    const char *address;      /* host:port; the name is resolved without blocking the loop */
+    const uint8_t *cert_hash; /* SHA-256 of the certificate's DER, 32 bytes; NULL: any certificate */
+    uint64_t timeout;         /* ns until on_open, else on_closed with SV_E_TIMEOUT */
+    uint64_t idle_timeout;    /* ns; a PING every third of it */
+    const struct sv_link_sink *sink;
+    void *owner;
+};
+
+/* The link is opening: on_open or on_closed comes from the loop. SV_E_INVALID, SV_E_UNSUPPORTED with words. */
+int sv_quic_client_connect(struct sv_link **link, struct sv_loop *loop,
+                           const struct sv_quic_client_config *config);
+/* The machine's addresses or routes have changed: the connection moves to a new socket, and goes on there once the path is validated. */
+void sv_quic_client_rebind(struct sv_link *link);
+
+#endif
