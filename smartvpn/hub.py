@@ -11,11 +11,12 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from smartvpn._address import IpNetwork, join_host_port, parse_network
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import (
+    Counters,
     Disconnect,
     EventKind,
     NativeEvent,
@@ -95,6 +96,17 @@ _WG_KEEPALIVE = 25
 _LINK_LOST = "connection lost"
 
 
+@frozen(kw_only=True)
+class HubTelemetry:
+    """Everything that is counted, at one moment. `peers` are the WireGuard peers that are no clients."""
+
+    counters: Counters
+    sessions: list[Session]
+    peers: list[WgPeer]
+    registered: int
+    enabled: int
+
+
 class Hub:
     """Server mode. `start` opens it, `stop` closes it; in between the commands work."""
 
@@ -165,6 +177,23 @@ class Hub:
             uptime_seconds=sums.uptime_seconds,
             active_clients=sums.active_sessions,
             total_connections=sums.total_sessions,
+        )
+
+    async def telemetry(self) -> HubTelemetry | None:
+        """All of it in one reading; None while the hub is not started."""
+        running = self._running
+        if running is None:
+            return None
+        registered = await running.registry.list(limit=0)
+        enabled = await running.registry.list(enabled=True, limit=0)
+        if running is not self._running:
+            return None
+        return HubTelemetry(
+            counters=running.engine.counters(),
+            sessions=running.engine.sessions(),
+            peers=[peer for peer in running.wg_peers() if not peer.client_id],
+            registered=registered.total,
+            enabled=enabled.total,
         )
 
     # the registry

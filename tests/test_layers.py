@@ -39,8 +39,9 @@ PYTHON_LAYERS = [
     {"server", "client"},
     {"blocking"},
     {"_management"},
+    {"metrics"},
     {"daemon"},
-    {"cli"},
+    {"cli", "dashboard"},
 ]
 RANK = {name: rank for rank, names in enumerate(PYTHON_LAYERS) for name in names}
 PYTHON_SOURCES = [
