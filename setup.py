@@ -15,7 +15,11 @@ class BuildCore(build_ext):
     """libsmartvpn.a before the extension that holds it."""
 
     def run(self) -> None:
-        subprocess.run(["make", "-C", str(ROOT), f"-j{os.cpu_count()}", "build/libsmartvpn.a"], check=True)
+        build = os.environ.get("SMARTVPN_BUILD", "build")
+        archive = f"{build}/libsmartvpn.a"
+        subprocess.run(
+            ["make", "-C", str(ROOT), f"-j{os.cpu_count()}", f"BUILD={build}", archive], check=True
+        )
         super().run()
 
 
