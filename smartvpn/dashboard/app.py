@@ -24,6 +24,7 @@ from smartvpn._version import __version__
 from smartvpn.dashboard.access import COOKIE, Access, Guard, from_own_page
 from smartvpn.dashboard.feed import HubFeed, View
 from smartvpn.errors import ConfigError, ErrorCode, SmartVpnError
+from smartvpn.server import VpnServer
 from smartvpn.types import ConfigBundle
 
 STATIC = Path(__file__).parent / "static"
@@ -39,6 +40,14 @@ _STATUS = {
     ErrorCode.POOL_EXHAUSTED: 409,
     ErrorCode.UNREACHABLE: 503,
     ErrorCode.TIMEOUT: 504,
+}
+
+_COMMANDS: dict[str, Callable[[VpnServer, str], Awaitable[ConfigBundle | None]]] = {
+    "enable": VpnServer.enable_client,
+    "disable": VpnServer.disable_client,
+    "rotate": VpnServer.rotate_client_key,
+    "remove": VpnServer.remove_client,
+    "disconnect": VpnServer.disconnect_client,
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -208,18 +217,10 @@ class Pages:
 
     async def change(self, request: Request) -> Response:
         """Enable, disable, rotate, remove, disconnect."""
-        server = self._feed.server
-        commands: dict[str, Callable[[str], Awaitable[ConfigBundle | None]]] = {
-            "enable": server.enable_client,
-            "disable": server.disable_client,
-            "rotate": server.rotate_client_key,
-            "remove": server.remove_client,
-            "disconnect": server.disconnect_client,
-        }
-        command = commands.get(request.path_params["action"])
+        command = _COMMANDS.get(request.path_params["action"])
         if command is None:
             return JSONResponse({"error": "no such command"}, 404)
-        bundle = await command((await _json_body(request)).get("clientId", ""))
+        bundle = await command(self._feed.server, (await _json_body(request)).get("clientId", ""))
         self._feed.changed()
         return JSONResponse({} if bundle is None else _shown_once(bundle))
 
