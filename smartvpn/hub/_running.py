@@ -1,0 +1,250 @@
+"""A started hub: what exists from `start` to `stop`, and keeps registry and engine as one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from attrs import evolve
+
+from smartvpn._address import join_host_port
+from smartvpn._control import EnginePump, Fanout, to_the_end
+from smartvpn._native import EventKind, NativeEvent, NativeServer, aead_name
+from smartvpn.commands import CreateClientParams
+from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgBackend
+from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, SmartVpnError
+from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
+from smartvpn.hub._bundles import Bundles, public_host
+from smartvpn.hub._peers import Peers
+from smartvpn.hub._reports import client_info
+from smartvpn.keys import PrivateKey
+from smartvpn.network import Network
+from smartvpn.registry.sqlite import SqliteRegistry
+from smartvpn.types import ConfigBundle, Keypair, ListenAddresses
+
+log = logging.getLogger(__name__)
+
+_WG_KEY = "wg-private-key"
+_LINK_LOST = "connection lost"
+
+
+class Running:
+    """A started hub; `open` makes it, `close` gives everything back."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: SqliteRegistry,
+        engine: NativeServer,
+        fanout: Fanout,
+        bundles: Bundles,
+    ) -> None:
+        self.config = config
+        self.registry = registry
+        self.engine = engine
+        self.bundles = bundles
+        self.peers = Peers(config, engine)
+        self.network = Network(engine.interface)
+        self.since = datetime.now(UTC)
+        mode = config.transport_mode
+        host, _ = config.listen_endpoint() or ("", 0)
+        self._websocket = join_host_port(host, engine.port) if mode.websocket else None
+        self._wireguard = join_host_port("0.0.0.0", engine.wg_port) if mode.wireguard else None
+        self.listen = self._websocket or self._wireguard
+        self._fanout = fanout
+        self._pump: EnginePump | None = None
+
+    @classmethod
+    async def open(cls, config: ServerConfig, fanout: Fanout, tun_name: str | None, workers: int) -> Running:
+        """Registry, device, listeners, network. What fails leaves nothing behind."""
+        _require_buildable(config)
+        public = await asyncio.to_thread(public_host, config)
+        registry = await SqliteRegistry.open(config.registry)
+        try:
+            wg_key = await _wg_key(config, registry)
+            engine = await asyncio.to_thread(
+                NativeServer.open,
+                config,
+                wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
+                tun_name=tun_name,
+                workers=workers,
+            )
+        except BaseException:
+            await registry.close()
+            raise
+        running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key))
+        try:
+            await running._begin()
+        except BaseException:
+            await running.close()
+            raise
+        return running
+
+    async def _begin(self) -> None:
+        await self._seed()
+        async for entry in self.registry.entries():
+            self._admit(entry)
+        for peer in self.config.wg_peers if self.config.transport_mode.wireguard else ():
+            await self.peers.put(peer)
+        await self.configure_network()
+        self._pump = EnginePump(self.engine, self._on_event)
+        log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
+
+    async def close(self) -> None:
+        """End sessions, put the network back, close the registry."""
+        if self._pump is not None:
+            await self._pump.close()
+        await asyncio.to_thread(self.network.restore)
+        await asyncio.to_thread(self.engine.close)
+        await self.registry.close()
+
+    def listen_addresses(self) -> ListenAddresses:
+        """Where each transport listens."""
+        return ListenAddresses(websocket=self._websocket, wireguard=self._wireguard)
+
+    async def configure_network(self) -> None:
+        """Addresses, routes, forwarding, NAT: what differs from how it is."""
+        config = self.config
+        address6 = config.hub_address6()
+        await to_the_end(
+            self.network.configure_hub,
+            address=str(config.hub_address()),
+            address6=None if address6 is None else str(address6),
+            mtu=config.mtu,
+            nat=config.enable_nat,
+            subnet=config.subnet,
+            subnet6=config.subnet6,
+            allow_host_access=config.allow_host_access,
+            routes=self.peers.routes_beyond(),
+        )
+
+    # entries
+
+    async def _seed(self) -> None:
+        for entry in self.config.clients:
+            address6 = self.config.client_address6(entry.assigned_ip)
+            try:
+                await self.registry.insert(evolve(entry, assigned_ip6=address6))
+            except AlreadyExistsError:
+                continue
+
+    def _admit(self, entry: ClientEntry) -> None:
+        """An entry that this subnet has no place for is told and left out, not lost."""
+        try:
+            self.engine.put_client(entry, assigned_ip=entry.assigned_ip)
+        except SmartVpnError as error:
+            log.error("client '%s' of the registry is left out: %s", entry.client_id, error)
+            self._fanout.publish(
+                ErrorReported(message=f"client '{entry.client_id}' is left out: {error}", code=error.code)
+            )
+
+    async def create(self, params: CreateClientParams) -> ConfigBundle:
+        """A new client, in the registry and the engine or in neither."""
+        noise = None if params.public_key else Keypair.generate()
+        wireguard = None if params.wg_public_key else Keypair.generate()
+        public_key = params.public_key or (noise.public_key if noise else "")
+        wg_public_key = params.wg_public_key or (wireguard.public_key if wireguard else "")
+        if params.expires_at is not None and params.expires_at <= datetime.now(UTC):
+            raise ConfigError("expiresAt", "lies in the past")
+        await self._refuse_known(params.client_id)
+        entry = ClientEntry(
+            client_id=params.client_id,
+            public_key=public_key,
+            wg_public_key=wg_public_key,
+            security=params.security,
+            priority=params.priority,
+            enabled=params.enabled,
+            tags=params.tags,
+            description=params.description,
+            expires_at=params.expires_at,
+            assigned_ip=params.assigned_ip or "0.0.0.0",
+        )
+        address, address6 = self.engine.put_client(entry, assigned_ip=params.assigned_ip)
+        entry = evolve(entry, assigned_ip=address, assigned_ip6=address6)
+        try:
+            await self.registry.insert(entry)
+        except BaseException:
+            self.engine.remove_client(entry.client_id)
+            raise
+        return self.bundles.bundle(
+            entry,
+            noise.private_key if noise else None,
+            wireguard.private_key if wireguard else None,
+        )
+
+    async def _refuse_known(self, client_id: str) -> None:
+        """The engine would take the entry for a change to the old one."""
+        try:
+            await self.registry.get(client_id)
+        except NotFoundError:
+            return
+        raise AlreadyExistsError(f"client '{client_id}' exists already")
+
+    async def replace(self, before: ClientEntry, after: ClientEntry) -> ClientEntry:
+        """The entry changed, in the registry and the engine or in neither."""
+        address, address6 = self.engine.put_client(after, assigned_ip=after.assigned_ip)
+        after = evolve(after, assigned_ip=address, assigned_ip6=address6)
+        try:
+            await self.registry.update(after)
+        except BaseException:
+            self.engine.put_client(before, assigned_ip=before.assigned_ip)
+            raise
+        return after
+
+    # events
+
+    def _on_event(self, event: NativeEvent) -> None:
+        reported = self._translate(event)
+        if reported is not None:
+            self._fanout.publish(reported)
+
+    def _translate(self, event: NativeEvent) -> Event | None:
+        match event.kind:
+            case EventKind.SESSION_STARTED:
+                return self._connected(event)
+            case EventKind.SESSION_ENDED:
+                return ClientDisconnected(
+                    client_id=event.client_id,
+                    session_id=event.session_id,
+                    reason=event.reason or _LINK_LOST,
+                )
+            case EventKind.LOST:
+                return EventsLost(count=event.count)
+            case _:
+                return ErrorReported(message=event.reason)
+
+    def _connected(self, event: NativeEvent) -> Event | None:
+        """The session may have ended before its event was read: then its end is all there is to tell."""
+        try:
+            sessions = self.engine.sessions(event.client_id)
+        except NotFoundError:
+            return None
+        for session in sessions:
+            if session.session_id == event.session_id:
+                return ClientConnected(client=client_info(session))
+        return None
+
+
+def _require_buildable(config: ServerConfig) -> None:
+    """Refuse what this build has not; mode `all` does without, and says so."""
+    mode = config.transport_mode
+    if mode in (TransportMode.QUIC, TransportMode.BOTH):
+        raise ConfigError("transportMode", f"'{mode}' is not in this build")
+    if mode.quic:
+        log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
+    if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
+        raise ConfigError("wgBackend", "'kernel' is not in this build")
+
+
+async def _wg_key(config: ServerConfig, registry: SqliteRegistry) -> PrivateKey:
+    """The hub's WireGuard key: of the config, else made once and kept sealed."""
+    configured = config.configured_wg_private_key()
+    if configured is not None:
+        return PrivateKey(configured)
+    kept = await registry.get_secret(_WG_KEY)
+    if kept is not None:
+        return PrivateKey(kept)
+    key = PrivateKey.generate()
+    await registry.put_secret(_WG_KEY, key.raw)
+    return key
