@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from attrs import evolve
 
+from smartvpn._caller import caller_uid
 from smartvpn._control import Fanout
+from smartvpn._json import to_json
 from smartvpn._native import Disconnect
 from smartvpn.commands import (
     ClientIdParams,
@@ -24,8 +26,16 @@ from smartvpn.commands import (
 from smartvpn.config import ClientEntry, RateLimit, WgPeerConfig
 from smartvpn.errors import InvalidStateError, NotFoundError
 from smartvpn.events import Started, StatusChanged, Stopped
-from smartvpn.hub._reports import client_info, statistics, telemetry, wg_peer_info
+from smartvpn.hub._changes import Changes
+from smartvpn.hub._reports import (
+    client_info,
+    client_telemetry,
+    session_telemetry,
+    statistics,
+    wg_peer_info,
+)
 from smartvpn.hub._running import Running
+from smartvpn.registry import Origin
 from smartvpn.types import (
     ClientKeypairs,
     ClientList,
@@ -42,6 +52,8 @@ from smartvpn.types import (
     WgPeerList,
 )
 
+_WG_PEERS = ""  # no client has this id
+
 
 class Hub:
     """Server mode. `start` opens it, `stop` closes it; in between the commands work."""
@@ -51,18 +63,23 @@ class Hub:
         self._tun_name = tun_name
         self._workers = workers
         self._running: Running | None = None
-        self._changes = asyncio.Lock()
+        self._changes = Changes()
 
     def _hub(self) -> Running:
         if self._running is None:
             raise InvalidStateError("the hub is not started")
         return self._running
 
+    @asynccontextmanager
+    async def _changing(self, thing: str) -> AsyncIterator[Running]:
+        async with self._changes.to(thing):
+            yield self._hub()
+
     # lifetime
 
     async def start(self, params: StartParams) -> StartResult:
         """Open registry, device and listeners. What fails leaves nothing behind."""
-        async with self._changes:
+        async with self._changes.alone():
             if self._running is not None:
                 raise InvalidStateError("the hub is started already")
             running = await Running.open(params.config, self._fanout, self._tun_name, self._workers)
@@ -73,7 +90,7 @@ class Hub:
 
     async def stop(self, _: NoParams | None = None) -> None:
         """Close everything. A hub that is not started is none the worse."""
-        async with self._changes:
+        async with self._changes.alone():
             running, self._running = self._running, None
             if running is None:
                 return
@@ -109,16 +126,13 @@ class Hub:
 
     async def create_client(self, params: CreateClientParams) -> ConfigBundle:
         """A new client: its keys where none were given, an address, and its configs."""
-        running = self._hub()
-        async with self._changes:
-            return await running.create(params)
+        async with self._changing(params.client_id) as running:
+            return await running.create(params, _by("createClient"))
 
     async def remove_client(self, params: ClientIdParams) -> None:
         """Forget the client; its sessions end at once."""
-        running = self._hub()
-        async with self._changes:
-            await running.registry.remove(params.client_id)
-            running.engine.remove_client(params.client_id)
+        async with self._changing(params.client_id) as running:
+            await running.remove(params.client_id, _by("removeClient"))
 
     async def get_client(self, params: ClientIdParams) -> ClientEntry:
         """The entry."""
@@ -133,38 +147,37 @@ class Hub:
 
     async def enable_client(self, params: ClientIdParams) -> None:
         """Let it in again."""
-        await self._change(params.client_id, lambda entry: evolve(entry, enabled=True))
+        await self._change(params.client_id, "enableClient", lambda entry: evolve(entry, enabled=True))
 
     async def disable_client(self, params: ClientIdParams) -> None:
         """End its sessions and refuse the next ones."""
-        await self._change(params.client_id, lambda entry: evolve(entry, enabled=False))
+        await self._change(params.client_id, "disableClient", lambda entry: evolve(entry, enabled=False))
 
     async def update_client(self, params: UpdateClientParams) -> ClientEntry:
         """Change the entry; live sessions go on under the new rules where they may."""
-        running = self._hub()
-        async with self._changes:
+        async with self._changing(params.client_id) as running:
             before = await running.registry.get(params.client_id)
             after = params.update.apply(before)
-            entry = await running.replace(before, after)
+            entry = await running.replace(before, after, _by("updateClient"))
             if params.update.carries_rate_limit:
-                limit = entry.security.rate_limit or running.config.default_rate_limit()
-                running.engine.set_rate_limit(entry.client_id, limit)
+                running.end_rate_limit_override(entry)
             return entry
 
-    async def _change(self, client_id: str, change: Callable[[ClientEntry], ClientEntry]) -> ClientEntry:
-        running = self._hub()
-        async with self._changes:
+    async def _change(
+        self, client_id: str, action: str, change: Callable[[ClientEntry], ClientEntry]
+    ) -> tuple[Running, ClientEntry]:
+        async with self._changing(client_id) as running:
             before = await running.registry.get(client_id)
-            return await running.replace(before, change(before))
+            return running, await running.replace(before, change(before), _by(action))
 
     async def rotate_client_key(self, params: ClientIdParams) -> ConfigBundle:
         """Fresh keys and configs; the old session ends."""
-        running = self._hub()
         noise, wireguard = Keypair.generate(), Keypair.generate()
-        async with self._changes:
-            before = await running.registry.get(params.client_id)
-            after = evolve(before, public_key=noise.public_key, wg_public_key=wireguard.public_key)
-            entry = await running.replace(before, after)
+        running, entry = await self._change(
+            params.client_id,
+            "rotateClientKey",
+            lambda entry: evolve(entry, public_key=noise.public_key, wg_public_key=wireguard.public_key),
+        )
         return running.bundles.bundle(entry, noise.private_key, wireguard.private_key)
 
     async def export_client_config(self, params: ExportParams) -> ExportedConfig:
@@ -183,35 +196,38 @@ class Hub:
 
     async def disconnect_client(self, params: SessionParams) -> None:
         """End one session of the client, or all; it may come back."""
-        running = self._hub()
-        await running.registry.get(params.client_id)
-        running.engine.disconnect(params.client_id, params.session_id, Disconnect.KICKED)
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.disconnect(params.client_id, params.session_id, Disconnect.KICKED)
+            await running.note(_by("disconnectClient"), params.client_id, sessionId=params.session_id)
 
     async def set_client_rate_limit(self, params: RateLimitParams) -> None:
         """Until a restart, or an update that carries a rate limit."""
-        running = self._hub()
-        await running.registry.get(params.client_id)
         limit = RateLimit(bytes_per_sec=params.rate_bytes_per_sec, burst_bytes=params.burst_bytes)
-        running.engine.set_rate_limit(params.client_id, limit)
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.set_rate_limit(params.client_id, limit)
+            await running.note(_by("setClientRateLimit"), params.client_id, **to_json(limit))
 
     async def remove_client_rate_limit(self, params: ClientIdParams) -> None:
         """Unlimited, until a restart or an update that carries a rate limit."""
-        running = self._hub()
-        await running.registry.get(params.client_id)
-        running.engine.set_rate_limit(params.client_id, None)
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.set_rate_limit(params.client_id, None)
+            await running.note(_by("removeClientRateLimit"), params.client_id)
 
     async def get_client_telemetry(self, params: SessionParams) -> ClientTelemetry:
-        """Counters and link quality of the client's session, the newest when none is named."""
+        """Of one session; or of the client, over all it ever had, with the quality of the newest link."""
         running = self._hub()
-        await running.registry.get(params.client_id)
-        sessions = [
-            session
-            for session in running.engine.sessions(params.client_id)
-            if params.session_id in (None, session.session_id)
-        ]
-        if not sessions:
-            raise NotFoundError(f"client '{params.client_id}' has no such session")
-        return telemetry(sessions[0])
+        entry = await running.registry.get(params.client_id)
+        sessions = running.sessions(params.client_id)
+        if params.session_id is None:
+            counters = await running.traffic.of(params.client_id)
+            return client_telemetry(entry, counters, sessions[0] if sessions else None)
+        for session in sessions:
+            if session.session_id == params.session_id:
+                return session_telemetry(session)
+        raise NotFoundError(f"client '{params.client_id}' has no such session")
 
     # keys
 
@@ -231,18 +247,23 @@ class Hub:
 
     async def add_wg_peer(self, peer: WgPeerConfig) -> None:
         """Add a peer that is no client, or change the one with this key; until the hub stops."""
-        running = self._hub()
-        async with self._changes:
+        async with self._changing(_WG_PEERS) as running:
             await running.peers.put(peer)
             await running.configure_network()
+            told = {name: value for name, value in to_json(peer).items() if name != "presharedKey"}
+            await running.note(_by("addWgPeer"), **told)
 
     async def remove_wg_peer(self, params: PeerKeyParams) -> None:
         """Remove such a peer."""
-        running = self._hub()
-        async with self._changes:
+        async with self._changing(_WG_PEERS) as running:
             running.peers.remove(params.public_key)
             await running.configure_network()
+            await running.note(_by("removeWgPeer"), **to_json(params))
 
     async def list_wg_peers(self, _: NoParams) -> WgPeerList:
         """All peers, clients included, with live counters."""
         return WgPeerList(peers=tuple(wg_peer_info(peer) for peer in self._hub().peers.all()))
+
+
+def _by(action: str) -> Origin:
+    return Origin(uid=caller_uid(), action=action)

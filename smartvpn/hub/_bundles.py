@@ -28,7 +28,7 @@ class Bundles:
         self._config = config
         self._public_host = join_host_port(host, port or engine.port)
         self._wg_endpoint = join_host_port(host, engine.wg_port or config.wg_listen_port)
-        self._wg_public_key = wg_key.public_key.base64
+        self.wg_public_key = wg_key.public_key.base64
         self._cert_hash = _cert_hash(config)
 
     def bundle(
@@ -61,7 +61,7 @@ class Bundles:
     def _wireguard_client_config(self, entry: ClientEntry, private_key: str | None) -> ClientConfig:
         config = self._config
         return ClientConfig(
-            server_public_key=self._wg_public_key,
+            server_public_key=self.wg_public_key,
             transport=Transport.WIREGUARD,
             dns=config.dns or None,
             mtu=config.mtu,
@@ -87,7 +87,7 @@ class Bundles:
             config.dns or None,
             config.mtu,
             peer={
-                "public_key": self._wg_public_key,
+                "public_key": self.wg_public_key,
                 "endpoint": self._wg_endpoint,
                 "allowed_ips": config.client_routes(),
                 "persistent_keepalive": _WG_KEEPALIVE,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smartvpn._native import Counters, Session, WgPeer
+from smartvpn._native import ClientCounters, Counters, Session, WgPeer
+from smartvpn.config import ClientEntry
 from smartvpn.types import ClientInfo, ClientTelemetry, ServerStatistics, WgPeerInfo
 
 
@@ -28,7 +29,28 @@ def client_info(session: Session) -> ClientInfo:
     )
 
 
-def telemetry(session: Session) -> ClientTelemetry:
+def client_telemetry(
+    entry: ClientEntry, counters: ClientCounters, session: Session | None
+) -> ClientTelemetry:
+    """Everything counted for a client; the link's quality is that of `session`, its newest."""
+    totals, limit = counters.totals, counters.rate_limit
+    return ClientTelemetry(
+        client_id=entry.client_id,
+        assigned_ip=entry.assigned_ip,
+        last_keepalive_at=None if session is None else session.last_keepalive_at,
+        keepalives_received=totals.keepalives_received,
+        packets_dropped=totals.packets_dropped,
+        bytes_dropped=totals.bytes_dropped,
+        bytes_received=totals.bytes_received,
+        bytes_sent=totals.bytes_sent,
+        rate_limit_bytes_per_sec=limit.bytes_per_sec if limit else None,
+        burst_bytes=limit.burst_bytes if limit else None,
+        drops=totals.drops,
+        quality=None if session is None else session.quality,
+    )
+
+
+def session_telemetry(session: Session) -> ClientTelemetry:
     """A session's counters and the quality of its link."""
     return ClientTelemetry(
         client_id=session.client_id,

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from attrs import evolve
 
 from smartvpn._address import join_host_port
+from smartvpn._caller import caller_uid
 from smartvpn._control import EnginePump, Fanout, to_the_end
-from smartvpn._native import EventKind, NativeEvent, NativeServer, aead_name
+from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name
 from smartvpn.commands import CreateClientParams
 from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgBackend
-from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, SmartVpnError
+from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
 from smartvpn.hub._peers import Peers
 from smartvpn.hub._reports import client_info
+from smartvpn.hub._traffic import Traffic
 from smartvpn.keys import PrivateKey
 from smartvpn.network import Network
+from smartvpn.registry import Origin
 from smartvpn.registry.sqlite import SqliteRegistry
 from smartvpn.types import ConfigBundle, Keypair, ListenAddresses
 
@@ -52,7 +57,9 @@ class Running:
         self._websocket = join_host_port(host, engine.port) if mode.websocket else None
         self._wireguard = join_host_port("0.0.0.0", engine.wg_port) if mode.wireguard else None
         self.listen = self._websocket or self._wireguard
+        self.traffic = Traffic(engine, registry)
         self._fanout = fanout
+        self._left_out: set[str] = set()
         self._pump: EnginePump | None = None
 
     @classmethod
@@ -83,16 +90,17 @@ class Running:
 
     async def _begin(self) -> None:
         await self._seed()
-        async for entry in self.registry.entries():
-            self._admit(entry)
+        await self._load()
         for peer in self.config.wg_peers if self.config.transport_mode.wireguard else ():
             await self.peers.put(peer)
         await self.configure_network()
         self._pump = EnginePump(self.engine, self._on_event)
+        self.traffic.begin()
         log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
 
     async def close(self) -> None:
         """End sessions, put the network back, close the registry."""
+        await self.traffic.close()
         if self._pump is not None:
             await self._pump.close()
         await asyncio.to_thread(self.network.restore)
@@ -122,36 +130,55 @@ class Running:
     # entries
 
     async def _seed(self) -> None:
+        by = Origin(uid=caller_uid(), action="start")
         for entry in self.config.clients:
             address6 = self.config.client_address6(entry.assigned_ip)
             try:
-                await self.registry.insert(evolve(entry, assigned_ip6=address6))
+                await self.registry.insert(evolve(entry, assigned_ip6=address6), by)
             except AlreadyExistsError:
                 continue
 
-    def _admit(self, entry: ClientEntry) -> None:
-        """An entry that this subnet has no place for is told and left out, not lost."""
-        try:
-            self.engine.put_client(entry, assigned_ip=entry.assigned_ip)
-        except SmartVpnError as error:
-            log.error("client '%s' of the registry is left out: %s", entry.client_id, error)
-            self._fanout.publish(
-                ErrorReported(message=f"client '{entry.client_id}' is left out: {error}", code=error.code)
-            )
+    async def _load(self) -> None:
+        """Give the engine every entry, on a thread: there may be very many."""
+        moved: dict[str, str | None] = {}
+        async for portion in self.registry.portions():
+            for entry, error in await to_the_end(self._admit, portion, moved):
+                self._leave_out(entry, error)
+        if moved:
+            await self.registry.readdress(moved)
 
-    async def create(self, params: CreateClientParams) -> ConfigBundle:
+    def _admit(
+        self, entries: Iterable[ClientEntry], moved: dict[str, str | None]
+    ) -> list[tuple[ClientEntry, SmartVpnError]]:
+        """Returns those that the engine refuses; in `moved`, IPv6 addresses that are not as they were."""
+        refused: list[tuple[ClientEntry, SmartVpnError]] = []
+        for entry in entries:
+            address6 = None
+            try:
+                _, address6 = self.engine.put_client(entry, assigned_ip=entry.assigned_ip)
+            except SmartVpnError as error:
+                refused.append((entry, error))
+            if address6 != entry.assigned_ip6:
+                moved[entry.client_id] = address6
+        return refused
+
+    def _leave_out(self, entry: ClientEntry, error: SmartVpnError) -> None:
+        """An entry that this subnet has no place for is told and left out, not lost."""
+        self._left_out.add(entry.client_id)
+        message = f"client '{entry.client_id}' is left out: {error}"
+        log.error("%s", message)
+        self._fanout.publish(ErrorReported(message=message, code=error.code))
+
+    async def create(self, params: CreateClientParams, by: Origin) -> ConfigBundle:
         """A new client, in the registry and the engine or in neither."""
+        self._check_new(params)
+        await self._refuse_known(params.client_id)
         noise = None if params.public_key else Keypair.generate()
         wireguard = None if params.wg_public_key else Keypair.generate()
-        public_key = params.public_key or (noise.public_key if noise else "")
-        wg_public_key = params.wg_public_key or (wireguard.public_key if wireguard else "")
-        if params.expires_at is not None and params.expires_at <= datetime.now(UTC):
-            raise ConfigError("expiresAt", "lies in the past")
-        await self._refuse_known(params.client_id)
         entry = ClientEntry(
             client_id=params.client_id,
-            public_key=public_key,
-            wg_public_key=wg_public_key,
+            public_key=params.public_key or (noise.public_key if noise else ""),
+            wg_public_key=params.wg_public_key or (wireguard.public_key if wireguard else ""),
             security=params.security,
             priority=params.priority,
             enabled=params.enabled,
@@ -163,7 +190,7 @@ class Running:
         address, address6 = self.engine.put_client(entry, assigned_ip=params.assigned_ip)
         entry = evolve(entry, assigned_ip=address, assigned_ip6=address6)
         try:
-            await self.registry.insert(entry)
+            await self.registry.insert(entry, by)
         except BaseException:
             self.engine.remove_client(entry.client_id)
             raise
@@ -173,6 +200,14 @@ class Running:
             wireguard.private_key if wireguard else None,
         )
 
+    def _check_new(self, params: CreateClientParams) -> None:
+        if params.expires_at is not None and params.expires_at <= datetime.now(UTC):
+            raise ConfigError("expiresAt", "lies in the past")
+        if params.public_key == self.config.public_key:
+            raise ConfigError("publicKey", "is the hub's own")
+        if params.wg_public_key == self.bundles.wg_public_key:
+            raise ConfigError("wgPublicKey", "is the hub's own")
+
     async def _refuse_known(self, client_id: str) -> None:
         """The engine would take the entry for a change to the old one."""
         try:
@@ -181,16 +216,65 @@ class Running:
             return
         raise AlreadyExistsError(f"client '{client_id}' exists already")
 
-    async def replace(self, before: ClientEntry, after: ClientEntry) -> ClientEntry:
-        """The entry changed, in the registry and the engine or in neither."""
-        address, address6 = self.engine.put_client(after, assigned_ip=after.assigned_ip)
-        after = evolve(after, assigned_ip=address, assigned_ip6=address6)
+    async def replace(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
+        """The entry changed, in the registry and the engine or in neither.
+
+        First in the registry: a session that a change ends cannot be brought back when the disk is
+        full. An address is first asked of the engine, which alone knows all that are taken.
+        """
+        if after.assigned_ip != before.assigned_ip:
+            return await self._move(before, after, by)
+        await self.registry.update(after, by)
+        if after.client_id in self._left_out:
+            return after
         try:
-            await self.registry.update(after)
-        except BaseException:
-            self.engine.put_client(before, assigned_ip=before.assigned_ip)
+            self.engine.put_client(after, assigned_ip=after.assigned_ip)
+        except SmartVpnError:
+            await self.registry.update(before, by)
             raise
         return after
+
+    async def _move(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
+        _, address6 = self.engine.put_client(after, assigned_ip=after.assigned_ip)
+        after = evolve(after, assigned_ip6=address6)
+        try:
+            await self.registry.update(after, by)
+        except BaseException:
+            if before.client_id in self._left_out:
+                self.engine.remove_client(before.client_id)
+            else:
+                self.engine.put_client(before, assigned_ip=before.assigned_ip)
+            raise
+        self._left_out.discard(after.client_id)
+        return after
+
+    async def remove(self, client_id: str, by: Origin) -> None:
+        """The client is gone, its sessions and counters too."""
+        await self.registry.remove(client_id, by)
+        if client_id in self._left_out:
+            self._left_out.discard(client_id)
+        else:
+            self.engine.remove_client(client_id)
+        self.traffic.forget(client_id)
+
+    def end_rate_limit_override(self, entry: ClientEntry) -> None:
+        """The limit is the entry's again, or the default."""
+        if entry.client_id not in self._left_out:
+            limit = entry.security.rate_limit or self.config.default_rate_limit()
+            self.engine.set_rate_limit(entry.client_id, limit)
+
+    def sessions(self, client_id: str) -> list[Session]:
+        """The client's live sessions, the newest first."""
+        return [] if client_id in self._left_out else self.engine.sessions(client_id)
+
+    async def note(self, by: Origin, client_id: str | None = None, **detail: Any) -> None:
+        """Audit what has happened already; a full disk keeps nobody from ending a session."""
+        try:
+            given = {name: value for name, value in detail.items() if value is not None}
+            await self.registry.note(by, client_id, **given)
+        except RegistryError as error:
+            log.error("'%s' of uid %d is not in the audit log: %s", by.action, by.uid, error)
+            self._fanout.publish(ErrorReported(message=f"the audit log: {error}", code=error.code))
 
     # events
 
