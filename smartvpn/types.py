@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeAlias, TypeVar
 
-from attrs import AttrsInstance, evolve, field, fields_dict, frozen
+from attrs import Attribute, AttrsInstance, evolve, field, fields_dict, frozen
 
 from smartvpn import _fields as check
 from smartvpn._fields import optional, valid
@@ -393,6 +393,16 @@ def _security_update(_: object, __: object, value: object) -> None:
         raise ConfigError("security", f"expected SecurityUpdate, got {check.type_name(value)}")
 
 
+def _tags(_: object, __: object, value: object) -> None:
+    if isinstance(value, tuple) and len(value) > check.MAX_TAGS:
+        raise ConfigError("tags", f"has {len(value)} items, more than {check.MAX_TAGS}")
+
+
+def _description(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, Unset | None):
+        valid(check.description)(instance, attribute, value)
+
+
 @frozen(kw_only=True)
 class ClientUpdate:
     """A change to a ClientEntry. `security` changes only those of its fields that are given."""
@@ -400,8 +410,8 @@ class ClientUpdate:
     security: SecurityUpdate | Unset | None = field(default=UNSET, validator=_security_update)
     priority: int | Unset | None = UNSET
     enabled: bool | Unset | None = UNSET
-    tags: Strings = field(default=UNSET, converter=_strings)
-    description: str | Unset | None = UNSET
+    tags: Strings = field(default=UNSET, converter=_strings, validator=_tags)
+    description: str | Unset | None = field(default=UNSET, validator=_description)
     expires_at: datetime | Unset | None = UNSET
     assigned_ip: str | Unset = UNSET
 

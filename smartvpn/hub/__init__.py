@@ -34,7 +34,7 @@ from smartvpn.hub._reports import (
     statistics,
     wg_peer_info,
 )
-from smartvpn.hub._running import Running
+from smartvpn.hub._running import Running, refuse_past
 from smartvpn.registry import Origin
 from smartvpn.types import (
     ClientKeypairs,
@@ -157,6 +157,7 @@ class Hub:
         """Change the entry; live sessions go on under the new rules where they may."""
         async with self._changing(params.client_id) as running:
             before = await running.registry.get(params.client_id)
+            refuse_past("update.expiresAt", params.update.expires_at)
             after = params.update.apply(before)
             entry = await running.replace(before, after, _by("updateClient"))
             if params.update.carries_rate_limit:

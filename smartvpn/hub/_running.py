@@ -201,8 +201,7 @@ class Running:
         )
 
     def _check_new(self, params: CreateClientParams) -> None:
-        if params.expires_at is not None and params.expires_at <= datetime.now(UTC):
-            raise ConfigError("expiresAt", "lies in the past")
+        refuse_past("expiresAt", params.expires_at)
         if params.public_key == self.config.public_key:
             raise ConfigError("publicKey", "is the hub's own")
         if params.wg_public_key == self.bundles.wg_public_key:
@@ -308,6 +307,12 @@ class Running:
             if session.session_id == event.session_id:
                 return ClientConnected(client=client_info(session))
         return None
+
+
+def refuse_past(field: str, moment: object) -> None:
+    """Raise ConfigError for a time that is over, if it is one."""
+    if isinstance(moment, datetime) and moment <= datetime.now(UTC):
+        raise ConfigError(field, "lies in the past")
 
 
 def _require_buildable(config: ServerConfig) -> None:
