@@ -17,12 +17,14 @@ MEMORY = ":memory:"
 _READERS = 2
 _BUSY_SECS = 10.0
 _KEPT_WAL_BYTES = 64 << 20
+_MOST_WAL_PAGES = 16384
 _SETTINGS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
     "temp_store = MEMORY",
     f"journal_size_limit = {_KEPT_WAL_BYTES}",
+    f"wal_autocheckpoint = {_MOST_WAL_PAGES}",
 )
 
 

@@ -20,6 +20,7 @@ from smartvpn.config import ClientEntry
 from smartvpn.errors import RegistryError
 from smartvpn.registry import _statements as sql
 from smartvpn.registry._audit import AuditRecord, Origin
+from smartvpn.registry._checkpoint import Checkpointer
 from smartvpn.registry._connection import MEMORY, Readers, Work, connect, in_transaction
 from smartvpn.registry._schema import MIGRATIONS, create_file, migrate, version_of
 from smartvpn.registry._sealing import SealingKey
@@ -35,9 +36,11 @@ _RECORDS = 1000
 class SqliteRegistry:
     """A Registry in one file, or in memory; open it with `await SqliteRegistry.open(path)`."""
 
-    def __init__(self, writer: Writer, readers: Readers | None, key: SealingKey) -> None:
-        self._writer = writer
-        self._readers = readers
+    def __init__(self, connection: sqlite3.Connection, path: str, key: SealingKey) -> None:
+        """`connection` is the writer's; in memory it is the only one."""
+        self._readers = None if path == MEMORY else Readers(path)
+        self._checkpointer = None if path == MEMORY else Checkpointer(path)
+        self._writer = Writer(connection, None if self._checkpointer is None else self._checkpointer.wrote)
         self._key = key
 
     @classmethod
@@ -69,7 +72,7 @@ class SqliteRegistry:
         except BaseException:
             connection.close()
             raise
-        return cls(Writer(connection), None if path == MEMORY else Readers(path), key)
+        return cls(connection, path, key)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,6 +88,8 @@ class SqliteRegistry:
         if self._readers is not None:
             self._readers.close()
         self._writer.close()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
 
     async def _read(self, work: Work[T]) -> T:
         future = self._writer.submit(work) if self._readers is None else self._readers.submit(work)

@@ -1,4 +1,4 @@
-"""The hub's registry when the process dies or the disk is full: nothing acknowledged is lost, nothing is given twice."""
+"""The registry when the process dies or the disk is full: nothing acknowledged is lost, or given twice."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Writes:
         if answer["id"].startswith("removeClient"):
             self.acknowledged[name] = None
         else:
-            self.acknowledged[name] = result["entry"] if "entry" in result else result
+            self.acknowledged[name] = result.get("entry", result)
 
     def check(self, found: dict[str, dict[str, Any]]) -> None:
         """Every acknowledged write is there; of one that was under way all or nothing; no address twice."""
@@ -167,7 +167,7 @@ def fill(disk: Path) -> Path:
 
 
 async def test_a_full_disk(topology: Topology, tmp_path: Path) -> None:
-    """Writes fail and say why, and have changed nothing; tunnels and reads live on; with room all is as before."""
+    """Writes fail and say why, and change nothing; tunnels and reads live on; with room all is as before."""
     with on_a_small_disk(topology, tmp_path) as daemon, daemon.connect() as hub:
         config = hub_config(registry=str(tmp_path / "disk" / "registry.db"))
         hub.result("start", config)

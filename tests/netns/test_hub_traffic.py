@@ -67,7 +67,7 @@ async def nobody(server: VpnServer) -> bool:
 
 
 async def test_a_session_that_was_removed_counts(topology: Topology) -> None:
-    """What one counted up to its end by a command is kept; what a client counted before it was removed is not."""
+    """What a session counted before a command ended it is kept, until its client is removed."""
     async with hub_on(topology) as server:
         config = (await server.create_client("alice")).smartvpn_config
         async with client_on(topology, config) as client:
