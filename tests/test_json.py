@@ -236,7 +236,7 @@ SECURITY = st.builds(
 )
 ENTRIES = st.builds(
     ClientEntry,
-    client_id=st.text(min_size=1, max_size=255).filter(str.isprintable),
+    client_id=st.text(min_size=1, max_size=32).filter(str.isprintable),
     public_key=st.builds(lambda: HUB.public_key),
     wg_public_key=st.builds(lambda: OTHER.public_key),
     security=SECURITY,
