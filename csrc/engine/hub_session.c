@@ -540,6 +540,11 @@ struct sv_limiter *sv_hub_limiter(const struct sv_client *client)
     return atomic_load_explicit(&client->limiter, memory_order_acquire);
 }
 
+int sv_hub_priority(const struct sv_client *client)
+{
+    return atomic_load_explicit(&client->policy, memory_order_acquire)->priority;
+}
+
 static bool is_gateway(const struct sv_hub *hub, const uint8_t addr[16])
 {
     return memcmp(addr, hub->gateway4, 16) == 0 || (hub->has6 && memcmp(addr, hub->gateway6, 16) == 0);

@@ -1,21 +1,15 @@
 /* io/tun → packet/gso → packet/ip → policy (bucket, classify, queue) → proto seal → transport. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
 #include "packet/icmp.h"
 
-enum {
-    QUEUE_HIGH = 256 * 1024, /* bytes a link's lanes hold when nothing limits the client */
-    QUEUE_BULK = 4 * 1024 * 1024,
-    QUEUE_LEAST = 6000,   /* a few packets, however low the limit */
-    LIMITED_PER_SEC = 20, /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
-    SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
-};
+enum { SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX };
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
 {
@@ -111,35 +105,6 @@ static void transmit(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
 static struct sv_limiter *limiter_of(const struct sv_conn *conn)
 {
     return conn->client ? sv_hub_limiter(conn->client) : NULL;
-}
-
-static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
-{
-    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC)
-                                                       : SIZE_MAX;
-
-    if (limited < QUEUE_LEAST) {
-        limited = QUEUE_LEAST;
-    }
-    queue->lanes[SV_CLASS_HIGH].limit = limited < QUEUE_HIGH ? limited : QUEUE_HIGH;
-    queue->lanes[SV_CLASS_NORMAL].limit = limited < QUEUE_BULK ? limited : QUEUE_BULK;
-    queue->lanes[SV_CLASS_LOW].limit = queue->lanes[SV_CLASS_NORMAL].limit;
-}
-
-struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter)
-{
-    if (!*queue) {
-        const size_t limits[SV_CLASS_COUNT] = {QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK};
-
-        *queue = malloc(sizeof **queue);
-        if (*queue) {
-            sv_queue_init(*queue, limits);
-        }
-    }
-    if (*queue) {
-        set_limits(*queue, limiter);
-    }
-    return *queue;
 }
 
 struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
@@ -293,30 +258,38 @@ static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
     transmit(conn, buf, segments);
 }
 
-void sv_outbound_drain(struct sv_conn *conn)
+static bool may_drain(const struct sv_conn *conn)
 {
-    uint64_t now = conn->worker->loop.now;
+    return !conn->closing && !conn->link->blocked && sv_session_can_send(&conn->session);
+}
+
+size_t sv_outbound_drain(struct sv_conn *conn)
+{
     struct sv_limiter *limiter = limiter_of(conn);
+    uint64_t again = SV_NEVER;
     struct sv_buf *buf;
-    uint64_t expired;
+    size_t sent = 0;
 
-    if (!conn->queue || !sv_session_can_send(&conn->session)) {
-        return;
+    if (!conn->queue || !sv_queue_packets(conn->queue)) {
+        return 0;
     }
-    expired = conn->queue->lanes[SV_CLASS_HIGH].drops;
-    while (!conn->closing && !conn->link->blocked && (buf = sv_queue_peek(conn->queue, now))) {
-        uint32_t len = (uint32_t)sv_buf_len(buf);
-
-        if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
-            conn->drain_at = sv_bucket_when(&limiter->down, now, len);
-            sv_worker_wake_at(conn, conn->drain_at);
-            break;
-        }
-        sv_queue_pop(conn->queue, now);
+    conn->share += sv_turn_share(conn->client ? sv_hub_priority(conn->client) : 0);
+    while (conn->share > 0 && may_drain(conn) &&
+           (buf = sv_queue_next(conn->queue, limiter, limiter ? &limiter->down : NULL, conn->worker->loop.now,
+                                &again))) {
+        sent += sv_buf_len(buf);
+        conn->share -= (int64_t)sv_buf_len(buf);
         drain_one(conn, buf);
         sv_buf_put(buf);
     }
-    sv_count(&conn->traffic.drops[SV_DROP_HIGH], conn->queue->lanes[SV_CLASS_HIGH].drops - expired);
+    sv_queue_count_expired(conn->queue, &conn->traffic);
+    if (conn->share <= 0 && may_drain(conn) && sv_queue_packets(conn->queue)) {
+        sv_worker_mark_dirty(conn);
+    } else {
+        conn->share = 0;
+        sv_conn_drain_at(conn, again);
+    }
+    return sent;
 }
 
 /* ---- from the TUN ---- */
