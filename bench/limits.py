@@ -95,6 +95,7 @@ def udp(lab: Lab, path: Ws, seconds: float, mbit: float, *, download: bool) -> f
     receiver = lab.client if download else lab.hub
     way = ["-R"] if download else []
     argv = f"iperf3 -c {path.hub_address} -p {IPERF_PORT} -u -b {2 * mbit}M -l 1372 -t {seconds + 2:g} -J"
+    lab.client.run("sleep", "0.5")  # the server may still be busy with the flow before
     flood = subprocess.Popen(
         lab.client.command(*argv.split(), *way), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -104,7 +105,9 @@ def udp(lab: Lab, path: Ws, seconds: float, mbit: float, *, download: bool) -> f
         again = f"sleep 1; {script}; sleep {seconds:g}; {script}"
         times = [int(text) for text in receiver.run("sh", "-c", again, timeout=60).split()]
     finally:
-        flood.wait(60)
+        failed = flood.wait(60)
+    if failed:
+        raise LabError(f"iperf3 -u over {path.label} at {mbit:g} Mbit/s ended with {failed}")
     return (times[3] - times[1]) * 8e3 / (times[2] - times[0])
 
 

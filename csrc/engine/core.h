@@ -277,6 +277,7 @@ void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);
 struct sv_limiter *sv_hub_limiter(const struct sv_client *client);
 int sv_hub_priority(const struct sv_client *client);
+/* `client` NULL: a WireGuard peer that is none, for which the rules hold that hold for all. */
 enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
                                          const struct sv_ip *ip);
 

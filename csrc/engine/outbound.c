@@ -125,21 +125,26 @@ struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
     return copy;
 }
 
+static enum sv_verdict why_full(const struct sv_conn *conn, enum sv_class klass)
+{
+    return limiter_of(conn) && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
+}
+
 static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
                     const struct sv_limiter *limiter)
 {
-    enum sv_verdict full = limiter && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
     struct sv_queue *queue = sv_queue_make(&conn->queue, limiter);
     size_t len = sv_buf_len(*slot);
     struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
 
     if (!buf) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
         return;
     }
+    klass = sv_queue_class(queue, flow, klass);
     buf->tag = flow;
     if (sv_queue_push(queue, conn->worker->loop.now, buf, klass)) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
     }
 }
 
@@ -149,12 +154,18 @@ static bool must_wait(const struct sv_conn *conn)
            !sv_session_can_send(&conn->session);
 }
 
+/* On a slow path a whole super-packet would keep what is urgent waiting. */
+static bool takes_long(const struct sv_link *link, size_t len)
+{
+    return link->window && link->window < len;
+}
+
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
     bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
 
     return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
-           sv_buf_len(buf) <= SUPER_PLAIN_MAX;
+           sv_buf_len(buf) <= SUPER_PLAIN_MAX && !takes_long(conn->link, sv_buf_len(buf));
 }
 
 static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,

@@ -51,6 +51,13 @@ static bool has_room(const struct sv_queue_lane *lane, enum sv_class klass, size
     return !lane->packets || lane->bytes + len <= limit;
 }
 
+enum sv_class sv_queue_class(const struct sv_queue *queue, uint32_t flow, enum sv_class own)
+{
+    size_t bucket = flow % SV_QUEUE_BUCKETS;
+
+    return queue->queued[bucket] ? (enum sv_class)queue->lane_of[bucket] : own;
+}
+
 /* High: its deadline. Else when it came. */
 static uint64_t stamp_of(const struct sv_queue_lane *lane, uint64_t now, size_t len, enum sv_class klass)
 {
@@ -65,9 +72,7 @@ int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum
     size_t bucket = buf->tag % SV_QUEUE_BUCKETS;
     struct sv_queue_lane *lane;
 
-    if (queue->queued[bucket]) {
-        klass = (enum sv_class)queue->lane_of[bucket];
-    }
+    klass = sv_queue_class(queue, buf->tag, klass);
     lane = &queue->lanes[klass];
     if (!has_room(lane, klass, sv_buf_len(buf)) || queue->queued[bucket] == UINT16_MAX) {
         lane->drops++;

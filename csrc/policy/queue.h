@@ -40,6 +40,9 @@ struct sv_queue {
 void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT]);
 void sv_queue_clear(struct sv_queue *queue);
 
+/* The class of a flow's next packet: that of its packets in the queue, else its own. */
+enum sv_class sv_queue_class(const struct sv_queue *queue, uint32_t flow, enum sv_class own);
+
 /* Takes the buffer over (buf->tag is the flow hash). 0 or SV_E_FULL (dropped, counted, put back). */
 int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass);
 

@@ -173,6 +173,113 @@ static void a_blocked_link_waits(void)
     end();
 }
 
+/* ---- classes under backpressure ---- */
+
+enum { LANE = 4 << 20, LANE_HIGH = 256 << 10, LOW_AFTER = 1000000 };
+
+/* An IPv4 datagram from that port to the first connection. */
+static void datagram(uint16_t port, size_t len)
+{
+    struct sv_buf *buf = sv_buf_get(&worker.pool, len);
+    struct sv_ip ip;
+
+    memset(buf->data, 0, len);
+    buf->end += len;
+    memcpy(buf->data, "\x45", 1);
+    sv_store16be(buf->data + 2, (uint16_t)len);
+    memcpy(buf->data + 8, "\x40\x11\0\0\x0a\x08\0\1\x0a\x08\0\2", 12);
+    sv_store16be(buf->data + 20, port);
+    sv_store16be(buf->data + 22, 4000);
+    sv_store16be(buf->data + 24, (uint16_t)(len - 20));
+    CHECK_EQ(sv_ip_parse(&ip, buf->data, len), 0);
+    sv_outbound_packet(conns[0], &buf, &ip);
+    sv_buf_put(buf);
+}
+
+static uint64_t dropped(enum sv_verdict verdict)
+{
+    return sv_counted(&conns[0]->traffic.drops[verdict]);
+}
+
+/* The full lane's class is counted, also for a flow that became low while its packets wait as normal ones. */
+static void drops_are_counted_by_class(void)
+{
+    static const uint8_t secret[16] = {5};
+    size_t most = LANE / PACKET, most_high = 2 * LANE_HIGH / 100;
+
+    begin((const int[]){100, 100, 100, 100});
+    sv_buf_pool_clear(&worker.pool);
+    sv_buf_pool_init(&worker.pool, 20000, 10);
+    worker.classifier = sv_classifier_new(64, secret);
+    conns[0]->mtu = 1420;
+    for (size_t i = 0; i < LOW_AFTER / PACKET + 1; i++) {
+        datagram(1111, PACKET);
+    }
+    links[0].blocked = true;
+    for (size_t i = 0; i < most + 7; i++) {
+        datagram(1111, PACKET);
+        datagram(2222, PACKET);
+    }
+    for (size_t i = 0; i < most_high + 9; i++) {
+        datagram(53, 100);
+    }
+    CHECK_EQ(dropped(SV_DROP_LOW), 7);
+    CHECK_EQ(dropped(SV_DROP_NORMAL), 7);
+    CHECK_EQ(dropped(SV_DROP_HIGH), 9);
+    worker.loop.now += 6 * SV_NS_PER_MS;
+    links[0].blocked = false;
+    sv_worker_flush(&worker);
+    CHECK_EQ(dropped(SV_DROP_HIGH), 9 + most_high - LANE_HIGH / 100);
+    CHECK_EQ(sv_counted(&conns[0]->traffic.bytes_dropped),
+             14 * PACKET + 100 * (9 + most_high - LANE_HIGH / 100));
+    sv_classifier_free(worker.classifier);
+    end();
+}
+
+/* ---- a limiter ---- */
+
+static size_t queued(void)
+{
+    return conns[0]->queue ? sv_queue_packets(conns[0]->queue) : 0;
+}
+
+/* Low packets that normal ones keep from going wait 50 ms, then they are dropped for the rate. */
+static void what_a_limiter_holds_goes_within_50_ms(void)
+{
+    static const uint8_t secret[16] = {6};
+    struct sv_limiter limiter = {.bytes_per_sec = 1000000, .burst_bytes = 16000};
+    uint64_t refused;
+
+    begin((const int[]){100, 100, 100, 100});
+    worker.classifier = sv_classifier_new(64, secret);
+    conns[0]->mtu = 1420;
+    for (size_t i = 0; i < LOW_AFTER / PACKET + 1; i++) {
+        datagram(1111, PACKET);
+    }
+    sv_bucket_init(&limiter.down, limiter.bytes_per_sec, limiter.burst_bytes);
+    atomic_store(&clients[0].limiter, &limiter);
+    for (size_t i = 0; i < 16000 / PACKET + 10; i++) {
+        datagram(1111, PACKET);
+    }
+    CHECK(queued() >= 8);
+    refused = dropped(SV_DROP_RATE);
+    for (int ms = 0; ms < 60; ms++) {
+        worker.loop.now += SV_NS_PER_MS;
+        datagram(2222, PACKET);
+        sv_worker_flush(&worker);
+    }
+    CHECK_EQ(conns[0]->queue->lanes[SV_CLASS_LOW].packets, 0);
+    CHECK(dropped(SV_DROP_RATE) > refused);
+    CHECK_EQ(dropped(SV_DROP_LOW) + dropped(SV_DROP_NORMAL), 0);
+    CHECK(conns[0]->drain_at <= worker.loop.now + 50 * SV_NS_PER_MS);
+    atomic_store(&clients[0].limiter, NULL);
+    sv_worker_mark_dirty(conns[0]);
+    sv_worker_flush(&worker);
+    CHECK_EQ(queued(), 0);
+    sv_classifier_free(worker.classifier);
+    end();
+}
+
 int main(void)
 {
     if (sv_crypto_init() != 0 || sv_aead_init() != 0) {
@@ -183,5 +290,7 @@ int main(void)
     RUN(nobody_starves);
     RUN(everything_goes_in_the_end);
     RUN(a_blocked_link_waits);
+    RUN(drops_are_counted_by_class);
+    RUN(what_a_limiter_holds_goes_within_50_ms);
     return CHECK_DONE("engine/turn");
 }
