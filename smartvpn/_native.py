@@ -47,6 +47,14 @@ class Disconnect(IntEnum):
     KICKED = 6
 
 
+class Capability(IntEnum):
+    """Rights of a process, capabilities(7)."""
+
+    DAC_OVERRIDE = lib.SV_CAP_DAC_OVERRIDE
+    NET_BIND_SERVICE = lib.SV_CAP_NET_BIND_SERVICE
+    NET_ADMIN = lib.SV_CAP_NET_ADMIN
+
+
 class EventKind(IntEnum):
     """What an engine tells."""
 
@@ -178,6 +186,14 @@ def error_of(status: int, words: str = "") -> SmartVpnError:
 def _check(status: int) -> None:
     if status != 0:
         raise error_of(status, _text(lib.sv_error_detail()))
+
+
+def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
+    """Become user and group, unless the user is 0, and keep of all capabilities only those; for good.
+
+    Before any thread is started. Raises PermissionDeniedError.
+    """
+    _check(lib.sv_process_drop_privileges(user, group, sum(1 << capability for capability in set(keep))))
 
 
 def aead_name() -> str:

@@ -38,7 +38,7 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
-    {"_management"},
+    {"_management", "_notify", "_privileges"},
     {"daemon"},
     {"cli"},
 ]
