@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon is (sd_notify(3)): ready, alive, stopping. Without systemd nobody is told."""
+"""Telling systemd how the daemon is, sd_notify(3): ready, alive, stopping. Without systemd nobody is told."""
 
 from __future__ import annotations
 
