@@ -78,7 +78,8 @@ APT_BUILD += libipsec-mb-dev
 endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl
+APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl \
+             systemd zbar-tools
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
