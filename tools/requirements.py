@@ -6,5 +6,5 @@ from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
 extras = project["optional-dependencies"].values()
-for requirement in [*project["dependencies"], *(name for extra in extras for name in extra)]:
+for requirement in [*project["dependencies"], *(item for extra in extras for item in extra)]:
     print(requirement.replace(" ", ""))
