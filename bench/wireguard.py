@@ -36,6 +36,7 @@ from measure import (
 )
 from report import Table, aligned, markdown
 from tunnels import BARE, INNER_MTU, Bare, Tunnel, UnavailableError
+from wg_hub import Pass, measure_hub, median_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "build" / "bench"
@@ -186,6 +187,7 @@ class Results:
     skipped: list[str] = field(default_factory=list)
     many: Table = field(default_factory=list)
     many_facts: dict[str, float] = field(default_factory=dict)
+    hub: list[Pass] = field(default_factory=list)
 
     def median(self, name: str, of: Callable[[Round], float]) -> float:
         """Of the path's rounds."""
@@ -221,6 +223,9 @@ def measure(options: argparse.Namespace) -> Results:
                     results.rounds.setdefault(path.name, []).append(measure_round(lab, path, options.seconds))
             ours = next((p for p in opened if p.name == OURS), None)
             if isinstance(ours, Device):
+                print("two clients through the hub", flush=True)
+                program = ROOT / "build" / "smartvpn-wg"
+                results.hub = measure_hub(lab, program, ours, options.seconds, options.rounds)
                 print("many peers", flush=True)
                 measure_many(lab, ours, options.seconds, results)
         finally:
@@ -330,6 +335,24 @@ def packets(results: Results) -> Table:
     return table
 
 
+def through_hub(results: Results) -> Table:
+    """Two clients of a hub, beside two devices."""
+    hub, direct = results.hub, [one.direct for one in results.hub]
+    return [
+        ["path", "Gbit/s", "CPU s/GB"],
+        [
+            "client, hub, client: the hub's process",
+            f"{statistics.median(one.gbit for one in hub):.2f}",
+            f"{statistics.median(one.hub_cpu_per_gb for one in hub):.2f}",
+        ],
+        [
+            "device to device: one sender + one receiver",
+            f"{statistics.median(one.gbit for one in direct):.2f}",
+            f"{statistics.median(one.client_cpu_per_gb + one.hub_cpu_per_gb for one in direct):.2f}",
+        ],
+    ]
+
+
 def targets(results: Results) -> Iterator[tuple[bool, str]]:
     """Whether each holds, in words."""
 
@@ -364,6 +387,9 @@ def targets(results: Results) -> Iterator[tuple[bool, str]]:
     for what, of in (("4 flows", lambda r: r.four / r.up.gbit), ("both ways", lambda r: r.both / r.up.gbit)):
         value = results.median(OURS, of)
         yield value >= 0.85, f"{what} / one flow: {value:.2f}, at least 0.85"
+    if results.hub:
+        ratio = median_ratio(results.hub)
+        yield ratio <= 1.15, f"hub's CPU s/GB / (one sender + one receiver): {ratio:.2f}, at most 1.15"
     facts = results.many_facts
     if facts:
         yield (
@@ -401,6 +427,10 @@ def document(results: Results, options: argparse.Namespace) -> str:
             "",
             markdown(packets(results)),
             "",
+            "## Two clients through the hub",
+            "",
+            markdown(through_hub(results)) if results.hub else "Not measured.",
+            "",
             "## Many peers",
             "",
             markdown(results.many) if results.many else "Not measured.",
@@ -431,6 +461,8 @@ def main() -> int:
         return 2
     results = measure(options)
     print(aligned(throughput(results)), aligned(packets(results)), sep="\n\n")
+    if results.hub:
+        print("\n" + aligned(through_hub(results)))
     if results.many:
         print("\n" + aligned(results.many))
     verdicts = list(targets(results))

@@ -25,6 +25,7 @@ from smartvpn._native import (
     aead_name,
     pem_text,
 )
+from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import (
     ClientIdParams,
     CreateClientParams,
@@ -44,7 +45,6 @@ from smartvpn.config import (
     ServerConfig,
     Transport,
     TransportMode,
-    WgBackend,
     WgPeerConfig,
 )
 from smartvpn.errors import (
@@ -337,6 +337,7 @@ class _Running:
         self._wg_key = wg_key
         self.cert_hash = _cert_hash(config)
         self._fanout = fanout
+        self._in_kernel = False  # WireGuard's packets do not pass through this process
         self._pump: EnginePump | None = None
 
     @classmethod
@@ -346,17 +347,16 @@ class _Running:
         registry = await SqliteRegistry.open(config.registry)
         try:
             wg_key = await _wg_key(config, registry)
-            engine = await asyncio.to_thread(
-                NativeServer.open,
-                config,
-                wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
-                tun_name=tun_name,
-                workers=workers,
+            backend = await wanted_backend(config, registry)
+            wg_private_key = wg_key.base64 if config.transport_mode.wireguard else None
+            engine, in_kernel = await asyncio.to_thread(
+                open_engine, config, backend, wg_private_key, tun_name, workers
             )
         except BaseException:
             await registry.close()
             raise
         running = cls(config, registry, engine, fanout, public, wg_key)
+        running._in_kernel = in_kernel
         try:
             await running._begin()
         except BaseException:
@@ -389,6 +389,7 @@ class _Running:
             subnet=config.subnet,
             subnet6=config.subnet6,
             allow_host_access=config.allow_host_access,
+            guarded=self._in_kernel,
             routes=self._routes_beyond(),
         )
 
@@ -593,8 +594,6 @@ def _require_buildable(config: ServerConfig) -> None:
         raise ConfigError("transportMode", f"'{mode}' is not in this build")
     if mode.quic:
         log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
-    if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
-        raise ConfigError("wgBackend", "'kernel' is not in this build")
 
 
 async def _wg_key(config: ServerConfig, registry: SqliteRegistry) -> PrivateKey:
