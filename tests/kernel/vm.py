@@ -25,22 +25,8 @@ BUILT = ROOT / "build" / "kernel"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 SKIPPED = 77
 SECONDS = 400
-MODULES = [
-    "virtio_pci",
-    "virtiofs",
-    "wireguard",
-    "tun",
-    "veth",
-    "nf_tables",
-    "nft_chain_nat",
-    "nft_ct",
-    "nft_masq",
-    "nft_rt",
-    "nft_exthdr",
-    "nf_nat",
-    "nft_counter",
-    "nf_conntrack",
-]
+NFT_MODULES = ["nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_rt", "nft_exthdr"]
+MODULES = ["virtio_pci", "virtiofs", "wireguard", "tun", "veth", *NFT_MODULES]
 
 
 def fetch_kernel() -> Path:
