@@ -60,9 +60,10 @@ async def _obstacle(config: ServerConfig, registry: SqliteRegistry) -> str | Non
     for entry in config.clients:
         if rule := _rule(entry):
             return f"it cannot hold {rule} of client '{entry.client_id}'"
-    async for entry in registry.entries():
-        if rule := _rule(entry):
-            return f"it cannot hold {rule} of client '{entry.client_id}'"
+    async for portion in registry.portions():
+        for entry in portion:
+            if rule := _rule(entry):
+                return f"it cannot hold {rule} of client '{entry.client_id}'"
     return None
 
 
