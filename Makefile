@@ -79,16 +79,14 @@ all: build
 # ---- what a bare machine lacks ----
 
 APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-dev libwebsockets-dev libssl-dev \
-             libcurl4-openssl-dev libb2-dev wireguard-tools iproute2 nftables iputils-ping iperf3
-             libcurl4-openssl-dev libb2-dev libgnutls28-dev cmake dpkg-dev debian-archive-keyring iproute2 nftables \
+             libcurl4-openssl-dev libb2-dev libgnutls28-dev cmake dpkg-dev debian-archive-keyring wireguard-tools iproute2 nftables \
              iputils-ping iperf3
 ifeq ($(ARCH),x86_64)
 APT_BUILD += libipsec-mb-dev
 endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl \
+APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl \
              systemd zbar-tools
 APT_BENCH := openvpn wireguard-go
 
@@ -141,10 +139,6 @@ $(BUILD)/vendor/wireguard.o: $(BUILD)/vendor/wireguard.c
 
 $(BUILD)/csrc/engine/wg_kernel.o: $(if $(EMBEDDABLE),$(BUILD)/vendor/wireguard.c)
 
-$(STATIC): $(OBJECTS)
-	@rm -f $@
-	$(call say,AR,$@)$(AR) rcs $@ $^
-endif
 # What was compiled with QUIC and without must not mix.
 $(BUILD)/quic.state: FORCE
 	@mkdir -p $(@D)
