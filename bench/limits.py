@@ -99,9 +99,7 @@ def udp(lab: Lab, path: Ws, seconds: float, mbit: float, *, download: bool) -> f
     flood = subprocess.Popen(
         lab.client.command(*argv.split(), *way), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    device = _device(
-        receiver.run("ip", "route", "get", path.hub_address if download else path.client_address)
-    )
+    device = _device(receiver.run("ip", "route", "get", path.hub_address if download else path.client_address))
     try:
         script = f"cd /sys/class/net/{device}/statistics; date +%s%N; cat rx_bytes"
         again = f"sleep 1; {script}; sleep {seconds:g}; {script}"

@@ -52,6 +52,7 @@ class Crowd:
         """Handshakes in one second of one core of the hub."""
         return float(self.result["live"] / max(self.result["connect_cpu_seconds"], 0.01))
 
+
     @property
     def lost(self) -> int:
         """Clients that never came in, or not for as long as they wanted."""
@@ -160,9 +161,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Many clients at one hub.")
     parser.add_argument("--count", type=int, default=2000, help="how many")
-    parser.add_argument(
-        "--rates", type=float, nargs="+", default=[500, 0], help="connects a second; 0: no limit"
-    )
+    parser.add_argument("--rates", type=float, nargs="+", default=[500, 0], help="connects a second; 0: no limit")
     parser.add_argument("--hold", type=float, default=30, help="seconds of idleness")
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks-hub.md")
     return parser.parse_args()
