@@ -14,8 +14,9 @@ from smartvpn._address import join_host_port
 from smartvpn._caller import caller_uid
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name
+from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
-from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgBackend
+from smartvpn.config import ClientEntry, ServerConfig, TransportMode
 from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
@@ -60,6 +61,7 @@ class Running:
         self.traffic = Traffic(engine, registry)
         self._fanout = fanout
         self._left_out: set[str] = set()
+        self._in_kernel = False  # WireGuard's packets do not pass through this process
         self._pump: EnginePump | None = None
 
     @classmethod
@@ -70,17 +72,16 @@ class Running:
         registry = await SqliteRegistry.open(config.registry)
         try:
             wg_key = await _wg_key(config, registry)
-            engine = await asyncio.to_thread(
-                NativeServer.open,
-                config,
-                wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
-                tun_name=tun_name,
-                workers=workers,
+            backend = await wanted_backend(config, registry)
+            wg_private_key = wg_key.base64 if config.transport_mode.wireguard else None
+            engine, in_kernel = await asyncio.to_thread(
+                open_engine, config, backend, wg_private_key, tun_name, workers
             )
         except BaseException:
             await registry.close()
             raise
         running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key))
+        running._in_kernel = in_kernel
         try:
             await running._begin()
         except BaseException:
@@ -125,6 +126,7 @@ class Running:
             subnet6=config.subnet6,
             allow_host_access=config.allow_host_access,
             routes=self.peers.routes_beyond(),
+            guarded=self._in_kernel,
         )
 
     # entries
@@ -322,8 +324,6 @@ def _require_buildable(config: ServerConfig) -> None:
         raise ConfigError("transportMode", f"'{mode}' is not in this build")
     if mode.quic:
         log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
-    if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
-        raise ConfigError("wgBackend", "'kernel' is not in this build")
 
 
 async def _wg_key(config: ServerConfig, registry: SqliteRegistry) -> PrivateKey:
