@@ -8,32 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
 from smartvpn._core import ffi, lib
 from smartvpn._native_types import (
     ClientCounters as ClientCounters,
-)
-from smartvpn._native_types import (
     Counters as Counters,
-)
-from smartvpn._native_types import (
     Disconnect as Disconnect,
-)
-from smartvpn._native_types import (
     EventKind as EventKind,
-)
-from smartvpn._native_types import (
     NativeEvent as NativeEvent,
-)
-from smartvpn._native_types import (
     Session as Session,
-)
-from smartvpn._native_types import (
     TunnelSettings as TunnelSettings,
-)
-from smartvpn._native_types import (
     WgPeer as WgPeer,
 )
 from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig, WgPeerConfig
@@ -55,6 +42,14 @@ from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHe
 
 TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
+
+
+class Capability(IntEnum):
+    """Rights of a process, capabilities(7)."""
+
+    DAC_OVERRIDE = lib.SV_CAP_DAC_OVERRIDE
+    NET_BIND_SERVICE = lib.SV_CAP_NET_BIND_SERVICE
+    NET_ADMIN = lib.SV_CAP_NET_ADMIN
 
 
 _EXCEPTIONS: dict[int, type[SmartVpnError]] = {
@@ -90,6 +85,14 @@ def error_of(status: int, words: str = "") -> SmartVpnError:
 def _check(status: int) -> None:
     if status != 0:
         raise error_of(status, _text(lib.sv_error_detail()))
+
+
+def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
+    """Become user and group, unless the user is 0, and keep of all capabilities only those; for good.
+
+    Before any thread is started. Raises PermissionDeniedError.
+    """
+    _check(lib.sv_process_drop_privileges(user, group, sum(1 << capability for capability in set(keep))))
 
 
 def aead_name() -> str:

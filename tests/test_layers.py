@@ -39,7 +39,7 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
-    {"_management"},
+    {"_management", "_notify", "_privileges"},
     {"daemon"},
     {"cli"},
 ]

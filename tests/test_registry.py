@@ -16,8 +16,7 @@ from smartvpn.errors import (
     NotFoundError,
     RegistryError,
 )
-from smartvpn.registry import Origin, Registry
-from smartvpn.registry import _statements as statements
+from smartvpn.registry import Origin, Registry, _statements as statements
 from smartvpn.registry.sqlite import SqliteRegistry
 from smartvpn.types import ClientTotals, DropCounters
 from tests.entries import FULL, entry, everyone

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from smartvpn.config import ClientEntry

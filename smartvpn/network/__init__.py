@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from smartvpn import _address
 from smartvpn.errors import ConfigError, InvalidStateError
 from smartvpn.network._changes import Change, reconcile, undo_all
-from smartvpn.network._dns import dns_changes
+from smartvpn.network._dns import belongs_to_another_network, dns_changes
 from smartvpn.network._journal import Journal, Owner, journals, locked, namespace_identity
 from smartvpn.network._links import Address, LinkMtu, LinkUp, Route, interface_index
 from smartvpn.network._nat import NftTable, host_chain, nat_chains, table_name
@@ -27,7 +28,8 @@ __all__ = ["Network"]
 
 _log = logging.getLogger(__name__)
 
-STATE_DIR = Path("/run/smartvpn")
+# A service has a directory of its own (systemd.exec(5), RuntimeDirectory).
+STATE_DIR = Path(os.environ.get("RUNTIME_DIRECTORY", "/run/smartvpn").partition(":")[0])
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}")
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 T = TypeVar("T")
@@ -130,6 +132,11 @@ class Network:
             journal = Journal.at(self._state_dir, self._interface)
             if journal.owner == Owner.current() or not journal.owner.alive:
                 _restore(journal)
+
+    @staticmethod
+    def look_around() -> None:
+        """Learn, and keep, what needs rights that the process is about to give up."""
+        belongs_to_another_network()
 
     @classmethod
     def restore_leftovers(cls, state_dir: Path = STATE_DIR) -> list[str]:
