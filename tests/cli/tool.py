@@ -1,0 +1,92 @@
+"""The `smartvpn` command on the topology's machines, and what it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.netns.topology import HUB_OUTER, Topology
+
+COMMAND = (sys.executable, "-P", "-m", "smartvpn.cli")
+TIMEOUT = 90
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, and the same module path; no colours are asked for."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
+
+
+class Done:
+    """A command that has ended."""
+
+    def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
+        self.status, self.out, self.err = process.returncode, process.stdout, process.stderr
+        assert "Traceback" not in self.err, self.err
+        assert "\x1b" not in self.out + self.err, "colours in a pipe"
+
+    def json(self) -> Any:
+        """What it printed, parsed; it must have succeeded."""
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+    def one_line(self) -> str:
+        """The error's only line; nothing else may have been printed."""
+        assert self.status != 0
+        assert self.out == "", self.out
+        assert re.fullmatch(r"[^\n]+\n", self.err), self.err
+        return self.err
+
+
+def run(*arguments: str | Path, prefix: tuple[str, ...] = (), cwd: Path | None = None, **env: str) -> Done:
+    """The command, on this machine."""
+    words = [*prefix, *COMMAND, *map(str, arguments)]
+    return Done(
+        subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            cwd=cwd,
+            env=environment(**env),
+            check=False,
+        )
+    )
+
+
+class Machine:
+    """One of the topology's machines, with a folder and a daemon's socket of its own."""
+
+    def __init__(self, topology: Topology, role: str, folder: Path) -> None:
+        self.topology, self.role = topology, role
+        self.folder = folder / role
+        self.folder.mkdir(parents=True)
+        self.socket = self.folder / "s.sock"
+        self.config = self.folder / "config.json"
+        self.log = self.folder / "daemon.log"
+
+    def __call__(self, *arguments: str | Path) -> Done:
+        """The command there."""
+        prefix = self.topology.command(self.role, "env", f"STATE_DIRECTORY={self.folder}")
+        return run(*arguments, "--socket", self.socket, prefix=tuple(prefix), cwd=self.folder)
+
+    def init(self, *more: str) -> Any:
+        """A hub's config that serves WebSocket and WireGuard."""
+        words = ["init", "--config", self.config, "--registry", self.folder / "registry.db"]
+        words += ["--endpoint", HUB_OUTER, "--subnet", "10.8.0.0/24", "--json", *more]
+        return self(*words).json()
+
+    def up(self, config: Path | None = None) -> Done:
+        """`smartvpn up`, its log in the folder."""
+        done = self("up", config or self.config, "--log", self.log)
+        assert done.status == 0, done.err
+        return done
+
+    def down(self) -> None:
+        """End the daemon, if there is one."""
+        self("down")
