@@ -12,7 +12,7 @@ from smartvpn import VpnConfig
 from smartvpn.cli._errors import ExitCode
 from smartvpn.keys import PresharedKey, PrivateKey
 from tests.cli.test_tunnel import ping
-from tests.cli.tool import Machine, run
+from tests.cli.tool import Machine, run, stock
 from tests.netns.topology import HUB_OUTER, Topology
 
 HUB, ALICE, BOB, SITE = (PrivateKey.generate() for _ in range(4))
@@ -86,16 +86,9 @@ def test_its_clients_go_on_as_they_are(hub: Machine, topology: Topology, tmp_pat
         "alice": client_text(ALICE, "10.8.0.2"),
         "bob": client_text(BOB, "10.8.0.3", f"PresharedKey = {PRESHARED.base64}\n"),
     }
-    quick = ("env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick")
     for name, text in files.items():
-        path = tmp_path / f"{name}.conf"
-        path.write_text(text.replace("DNS = 1.1.1.1, home.arpa\n", ""))
-        path.chmod(0o600)
-        topology.run("client", *quick, "up", str(path))
-        try:
+        with stock(topology, text, tmp_path):
             assert ping(topology, "client", "10.8.0.1"), name
-        finally:
-            topology.run("client", *quick, "down", str(path), check=False)
     [entry] = hub("client", "list", "--json").json()
     assert (entry["clientId"], entry["tags"]) == ("alice", ["imported"])
 

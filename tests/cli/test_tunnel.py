@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.tool import Machine, environment
+from tests.cli.tool import Machine, environment, stock
 from tests.netns.topology import Topology
 
 GATEWAY = "10.8.0.1"
@@ -100,15 +100,8 @@ def test_a_phone_by_its_qr_code(up: Machine, topology: Topology, tmp_path: Path)
     done = up("client", "add", "phone", "--qr")
     text = decoded(done.out, tmp_path)
     assert text.strip() == (up.folder / "phone.conf").read_text().strip()
-    path = tmp_path / "phone0.conf"
-    path.write_text(text)
-    path.chmod(0o600)
-    quick = ("env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick")
-    topology.run("client", *quick, "up", str(path))
-    try:
+    with stock(topology, text, tmp_path):
         assert ping(topology, "client", GATEWAY)
-    finally:
-        topology.run("client", *quick, "down", str(path), check=False)
 
 
 def test_the_life_of_a_client(up: Machine) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.netns.topology import HUB_OUTER, Topology
 
 COMMAND = (sys.executable, "-P", "-m", "smartvpn.cli")
 TIMEOUT = 90
+_SERIAL = itertools.count()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -57,6 +61,24 @@ def run(*arguments: str | Path, prefix: tuple[str, ...] = (), cwd: Path | None =
             check=False,
         )
     )
+
+
+@contextmanager
+def stock(topology: Topology, text: str, folder: Path) -> Iterator[None]:
+    """wg-quick and wireguard-go on the client's machine, with the file as it is but for DNS.
+
+    Setting name servers needs resolvconf, which is not WireGuard's. The interface's name is unique,
+    since the sockets of all namespaces lie in one folder.
+    """
+    path = folder / f"q{os.getpid() % 1000000}x{next(_SERIAL)}.conf"
+    path.write_text("".join(line for line in text.splitlines(True) if not line.startswith("DNS")))
+    path.chmod(0o600)
+    quick = ("env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick")
+    topology.run("client", *quick, "up", str(path))
+    try:
+        yield
+    finally:
+        topology.run("client", *quick, "down", str(path), check=False)
 
 
 class Machine:
