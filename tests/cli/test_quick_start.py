@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.cli.test_tunnel import ping
-from tests.cli.tool import environment
+from tests.cli.tool import environment, installed
 from tests.netns.topology import HUB_OUTER, INTERNET, Topology
 from tests.test_docs import ROOT, blocks
 
@@ -54,17 +52,6 @@ class Person:
             printed.append(read)
         assert printed[-1] == "end-of-line 0\n", "".join(printed)
         return "".join(printed[:-1])
-
-
-def installed(folder: Path) -> Path:
-    """The two commands as pip would put them on the PATH."""
-    tools = folder / "bin"
-    tools.mkdir()
-    for name, module in (("smartvpn", "smartvpn.cli"), ("smartvpn_daemon", "smartvpn.daemon")):
-        script = tools / name
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m {module} "$@"\n')
-        script.chmod(0o755)
-    return tools
 
 
 def test_the_quick_start_ends_with_a_tunnel(topology: Topology, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def stock(topology: Topology, text: str, folder: Path) -> Iterator[None]:
         topology.run("client", *quick, "down", str(path), check=False)
 
 
+def installed(folder: Path) -> Path:
+    """The two commands as pip would put them on the PATH."""
+    tools = folder / "bin"
+    tools.mkdir(exist_ok=True)
+    for name, module in (("smartvpn", "smartvpn.cli"), ("smartvpn_daemon", "smartvpn.daemon")):
+        script = tools / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m {module} "$@"\n')
+        script.chmod(0o755)
+    return tools
+
+
 class Machine:
     """One of the topology's machines, with a folder and a daemon's socket of its own."""
 
@@ -91,11 +103,13 @@ class Machine:
         self.socket = self.folder / "s.sock"
         self.config = self.folder / "config.json"
         self.log = self.folder / "daemon.log"
+        self.path = f"{installed(self.folder)}:{os.environ['PATH']}"
 
     def __call__(self, *arguments: str | Path) -> Done:
         """The command there."""
         prefix = self.topology.command(self.role, "env", f"STATE_DIRECTORY={self.folder}")
-        return run(*arguments, "--socket", self.socket, prefix=tuple(prefix), cwd=self.folder)
+        words = (*arguments, "--socket", self.socket)
+        return run(*words, prefix=tuple(prefix), cwd=self.folder, PATH=self.path)
 
     def init(self, *more: str) -> Any:
         """A hub's config that serves WebSocket and WireGuard."""
