@@ -22,6 +22,7 @@ from typing import Any
 
 from attrs import evolve
 
+from smartvpn._caller import calling_as
 from smartvpn._control import Fanout
 from smartvpn._json import dump
 from smartvpn._management import (
@@ -30,6 +31,7 @@ from smartvpn._management import (
     Write,
     may_command,
     open_stdio,
+    peer_uid,
     stream_read,
     stream_write,
 )
@@ -227,10 +229,12 @@ async def _serve_connection(
     daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     try:
-        if may_command(writer.get_extra_info("socket")):
-            await Connection(daemon, stream_read(reader), stream_write(writer)).serve()
+        uid = peer_uid(writer.get_extra_info("socket"))
+        if may_command(uid):
+            with calling_as(uid):
+                await Connection(daemon, stream_read(reader), stream_write(writer)).serve()
         else:
-            log.warning("a connection of another user was refused")
+            log.warning("a connection of another user was refused: uid %d", uid)
     finally:
         writer.close()
 

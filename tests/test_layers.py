@@ -13,7 +13,7 @@ C_SOURCES = sorted((ROOT / "csrc").glob("*/*.[ch]"))
 PUBLIC = sorted((ROOT / "csrc" / "include").glob("*/*.h"))
 
 PYTHON_LAYERS = [
-    {"_version"},
+    {"_version", "_caller"},
     {"errors"},
     {"keys"},
     {"_address"},
@@ -26,6 +26,7 @@ PYTHON_LAYERS = [
     {"commands"},
     {"ipc"},
     {"wgconfig", "installer"},
+    {"_native_types"},
     {"_native"},
     {"registry"},
     {"network"},

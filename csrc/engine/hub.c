@@ -333,6 +333,7 @@ static void free_client(struct sv_rcu_head *head)
 
     sv_policy_free(atomic_load(&client->policy));
     free(atomic_load(&client->limiter));
+    free(client->ended);
     free(client);
 }
 

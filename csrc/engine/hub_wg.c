@@ -85,6 +85,7 @@ void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned cod
     }
     sv_wg_lock(wg);
     sv_wg_forget(client->wg, code);
+    sv_hub_keep_traffic(client, &client->wg->traffic);
     sv_wg_remove(wg, client->wg);
     client->wg = NULL;
     sv_wg_unlock(wg);

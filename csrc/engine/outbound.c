@@ -1,21 +1,15 @@
 /* io/tun → packet/gso → packet/ip → policy (bucket, classify, queue) → proto seal → transport. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
 #include "packet/icmp.h"
 
-enum {
-    QUEUE_HIGH = 256 * 1024, /* bytes a link's lanes hold when nothing limits the client */
-    QUEUE_BULK = 4 * 1024 * 1024,
-    QUEUE_LEAST = 6000,   /* a few packets, however low the limit */
-    LIMITED_PER_SEC = 20, /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
-    SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
-};
+enum { SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX };
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
 {
@@ -113,35 +107,6 @@ static struct sv_limiter *limiter_of(const struct sv_conn *conn)
     return conn->client ? sv_hub_limiter(conn->client) : NULL;
 }
 
-static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
-{
-    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC)
-                                                       : SIZE_MAX;
-
-    if (limited < QUEUE_LEAST) {
-        limited = QUEUE_LEAST;
-    }
-    queue->lanes[SV_CLASS_HIGH].limit = limited < QUEUE_HIGH ? limited : QUEUE_HIGH;
-    queue->lanes[SV_CLASS_NORMAL].limit = limited < QUEUE_BULK ? limited : QUEUE_BULK;
-    queue->lanes[SV_CLASS_LOW].limit = queue->lanes[SV_CLASS_NORMAL].limit;
-}
-
-struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter)
-{
-    if (!*queue) {
-        const size_t limits[SV_CLASS_COUNT] = {QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK};
-
-        *queue = malloc(sizeof **queue);
-        if (*queue) {
-            sv_queue_init(*queue, limits);
-        }
-    }
-    if (*queue) {
-        set_limits(*queue, limiter);
-    }
-    return *queue;
-}
-
 struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
 {
     struct sv_buf *buf = *slot, *copy;
@@ -160,21 +125,26 @@ struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
     return copy;
 }
 
+static enum sv_verdict why_full(const struct sv_conn *conn, enum sv_class klass)
+{
+    return limiter_of(conn) && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
+}
+
 static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
                     const struct sv_limiter *limiter)
 {
-    enum sv_verdict full = limiter && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
     struct sv_queue *queue = sv_queue_make(&conn->queue, limiter);
     size_t len = sv_buf_len(*slot);
     struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
 
     if (!buf) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
         return;
     }
+    klass = sv_queue_class(queue, flow, klass);
     buf->tag = flow;
     if (sv_queue_push(queue, conn->worker->loop.now, buf, klass)) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
     }
 }
 
@@ -184,12 +154,18 @@ static bool must_wait(const struct sv_conn *conn)
            !sv_session_can_send(&conn->session);
 }
 
+/* On a slow path a whole super-packet would keep what is urgent waiting. */
+static bool takes_long(const struct sv_link *link, size_t len)
+{
+    return link->window && link->window < len;
+}
+
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
     bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
 
     return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
-           sv_buf_len(buf) <= SUPER_PLAIN_MAX;
+           sv_buf_len(buf) <= SUPER_PLAIN_MAX && !takes_long(conn->link, sv_buf_len(buf));
 }
 
 static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
@@ -293,30 +269,38 @@ static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
     transmit(conn, buf, segments);
 }
 
-void sv_outbound_drain(struct sv_conn *conn)
+static bool may_drain(const struct sv_conn *conn)
 {
-    uint64_t now = conn->worker->loop.now;
+    return !conn->closing && !conn->link->blocked && sv_session_can_send(&conn->session);
+}
+
+size_t sv_outbound_drain(struct sv_conn *conn)
+{
     struct sv_limiter *limiter = limiter_of(conn);
+    uint64_t again = SV_NEVER;
     struct sv_buf *buf;
-    uint64_t expired;
+    size_t sent = 0;
 
-    if (!conn->queue || !sv_session_can_send(&conn->session)) {
-        return;
+    if (!conn->queue || !sv_queue_packets(conn->queue)) {
+        return 0;
     }
-    expired = conn->queue->lanes[SV_CLASS_HIGH].drops;
-    while (!conn->closing && !conn->link->blocked && (buf = sv_queue_peek(conn->queue, now))) {
-        uint32_t len = (uint32_t)sv_buf_len(buf);
-
-        if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
-            conn->drain_at = sv_bucket_when(&limiter->down, now, len);
-            sv_worker_wake_at(conn, conn->drain_at);
-            break;
-        }
-        sv_queue_pop(conn->queue, now);
+    conn->share += sv_turn_share(conn->client ? sv_hub_priority(conn->client) : 0);
+    while (conn->share > 0 && may_drain(conn) &&
+           (buf = sv_queue_next(conn->queue, limiter, limiter ? &limiter->down : NULL, conn->worker->loop.now,
+                                &again))) {
+        sent += sv_buf_len(buf);
+        conn->share -= (int64_t)sv_buf_len(buf);
         drain_one(conn, buf);
         sv_buf_put(buf);
     }
-    sv_count(&conn->traffic.drops[SV_DROP_HIGH], conn->queue->lanes[SV_CLASS_HIGH].drops - expired);
+    sv_queue_count_expired(conn->queue, &conn->traffic);
+    if (conn->share <= 0 && may_drain(conn) && sv_queue_packets(conn->queue)) {
+        sv_worker_mark_dirty(conn);
+    } else {
+        conn->share = 0;
+        sv_conn_drain_at(conn, again);
+    }
+    return sent;
 }
 
 /* ---- from the TUN ---- */

@@ -40,6 +40,7 @@ struct sv_ws_stream {
     uint64_t message_len;
     bool in_message; /* a fragmented one is open */
     size_t credit;   /* bytes until the socket is asked whether it has sent any */
+    uint8_t refilled; /* how often credit was, modulo 256 */
 };
 
 /* Takes a connected, non-blocking socket over; it and ssl stay the caller's. The fields link, blocks, hooks, server, answered, fd and ssl are set by the

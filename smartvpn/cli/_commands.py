@@ -15,8 +15,7 @@ from smartvpn.cli._doctor import doctor
 from smartvpn.cli._errors import ExitCode, Explained, explain
 from smartvpn.cli._import import import_
 from smartvpn.cli._init import init
-from smartvpn.cli._lifecycle import down, up
-from smartvpn.cli._lifecycle import run as run_command
+from smartvpn.cli._lifecycle import down, run as run_command, up
 from smartvpn.cli._logs import logs
 from smartvpn.cli._status import status
 from smartvpn.cli._top import top
