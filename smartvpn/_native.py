@@ -87,6 +87,12 @@ def _check(status: int) -> None:
         raise error_of(status, _text(lib.sv_error_detail()))
 
 
+def _check_open(status: int, wg_kernel: bool) -> None:
+    if wg_kernel and status == lib.SV_E_UNSUPPORTED:
+        raise ConfigError("wgBackend", f"'kernel' cannot be: {_text(lib.sv_error_detail())}")
+    _check(status)
+
+
 def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
     """Become user and group, unless the user is 0, and keep of all capabilities only those; for good.
 
@@ -219,19 +225,21 @@ class NativeServer(_Engine):
         config: ServerConfig,
         *,
         wg_private_key: str | None = None,
+        wg_kernel: bool = False,
         tun_name: str | None = None,
         workers: int = 0,
     ) -> Self:
         """Make the device and open the listeners, WireGuard's where there is a key for it.
 
-        Raises SmartVpnError with words.
+        With `wg_kernel` the kernel carries WireGuard's packets; ConfigError naming `wgBackend` where it
+        cannot. Raises SmartVpnError with words.
         """
         strings = _Strings()
         c = ffi.new("sv_server_config *")
         _put_key(c.private_key, config.private_key)
         c.listen_addr = strings.one(config.listen_addr if config.transport_mode.websocket else None)
         if wg_private_key is not None:
-            c.wireguard = True
+            c.wireguard, c.wg_kernel = True, wg_kernel
             c.wg_listen_port = config.wg_listen_port
             _put_key(c.wg_private_key, wg_private_key)
         c.subnet = strings.one(config.subnet)
@@ -253,7 +261,7 @@ class NativeServer(_Engine):
         c.tun_name = strings.one(tun_name)
         out = ffi.new("sv_engine **")
         try:
-            _check(lib.sv_server_open(out, c))
+            _check_open(lib.sv_server_open(out, c), wg_kernel)
         finally:
             _wipe(c)
         return cls(out[0])

@@ -31,7 +31,7 @@ PYTHON_LAYERS = [
     {"registry"},
     {"network"},
     {"_listeners"},
-    {"_control"},
+    {"_control", "_wgbackend"},
     {"hub", "_wgtunnel"},
     {"tunnel"},
     {"_links"},

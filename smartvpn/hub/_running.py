@@ -14,8 +14,9 @@ from smartvpn._address import join_host_port
 from smartvpn._caller import caller_uid
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name
+from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
-from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgBackend
+from smartvpn.config import ClientEntry, ServerConfig, TransportMode
 from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _WG_KEY = "wg-private-key"
 _LINK_LOST = "connection lost"
+_SEEDS_AT_ONCE = 256
 
 
 class Running:
@@ -60,6 +62,7 @@ class Running:
         self.traffic = Traffic(engine, registry)
         self._fanout = fanout
         self._left_out: set[str] = set()
+        self._in_kernel = False  # WireGuard's packets do not pass through this process
         self._pump: EnginePump | None = None
 
     @classmethod
@@ -70,17 +73,16 @@ class Running:
         registry = await SqliteRegistry.open(config.registry)
         try:
             wg_key = await _wg_key(config, registry)
-            engine = await asyncio.to_thread(
-                NativeServer.open,
-                config,
-                wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
-                tun_name=tun_name,
-                workers=workers,
+            backend = await wanted_backend(config, registry)
+            wg_private_key = wg_key.base64 if config.transport_mode.wireguard else None
+            engine, in_kernel = await asyncio.to_thread(
+                open_engine, config, backend, wg_private_key, tun_name, workers
             )
         except BaseException:
             await registry.close()
             raise
         running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key))
+        running._in_kernel = in_kernel
         try:
             await running._begin()
         except BaseException:
@@ -125,18 +127,23 @@ class Running:
             subnet6=config.subnet6,
             allow_host_access=config.allow_host_access,
             routes=self.peers.routes_beyond(),
+            guarded=self._in_kernel,
         )
 
     # entries
 
     async def _seed(self) -> None:
+        """The config's entries, many in one write; those that are there stay as they are."""
         by = Origin(uid=caller_uid(), action="start")
-        for entry in self.config.clients:
-            address6 = self.config.client_address6(entry.assigned_ip)
-            try:
-                await self.registry.insert(evolve(entry, assigned_ip6=address6), by)
-            except AlreadyExistsError:
-                continue
+        for first in range(0, len(self.config.clients), _SEEDS_AT_ONCE):
+            seeds = self.config.clients[first : first + _SEEDS_AT_ONCE]
+            done = (self.registry.insert(self._addressed(seed), by) for seed in seeds)
+            for outcome in await asyncio.gather(*done, return_exceptions=True):
+                if outcome is not None and not isinstance(outcome, AlreadyExistsError):
+                    raise outcome
+
+    def _addressed(self, entry: ClientEntry) -> ClientEntry:
+        return evolve(entry, assigned_ip6=self.config.client_address6(entry.assigned_ip))
 
     async def _load(self) -> None:
         """Give the engine every entry, on a thread: there may be very many."""
@@ -322,8 +329,6 @@ def _require_buildable(config: ServerConfig) -> None:
         raise ConfigError("transportMode", f"'{mode}' is not in this build")
     if mode.quic:
         log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
-    if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
-        raise ConfigError("wgBackend", "'kernel' is not in this build")
 
 
 async def _wg_key(config: ServerConfig, registry: SqliteRegistry) -> PrivateKey:

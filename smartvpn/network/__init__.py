@@ -20,7 +20,7 @@ from smartvpn.network._changes import Change, reconcile, undo_all
 from smartvpn.network._dns import belongs_to_another_network, dns_changes
 from smartvpn.network._journal import Journal, Owner, journals, locked, namespace_identity
 from smartvpn.network._links import Address, LinkMtu, LinkUp, Route, interface_index
-from smartvpn.network._nat import NftTable, host_chain, nat_chains, table_name
+from smartvpn.network._nat import NftTable, guard_chains, host_chain, nat_chains, table_name
 from smartvpn.network._routes import server_routes, tunnel_networks, tunnel_routes
 from smartvpn.network._sysctl import Sysctl, forwarding
 
@@ -63,13 +63,15 @@ class Network:
         subnet6: str | None,
         allow_host_access: bool,
         routes: Sequence[str] = (),
+        guarded: bool = False,
     ) -> None:
         """Make the interface a hub's: address, forwarding, NAT, and who reaches the host.
 
         Called again, change only what differs. `routes` are networks beyond clients or peers.
         `address` is such as `10.8.0.1/24`, `subnet` such as `10.8.0.0/24`, `mtu` is in bytes. With
         `nat`, packets of the subnets leave through other interfaces under the host's address.
-        Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else.
+        Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else. With
+        `guarded` what is never reached is kept from them here, since the kernel carries the packets.
         """
         addresses = _addresses(address, address6)
         networks = [_parsed(_address.parse_network, "subnet", subnet)]
@@ -83,6 +85,8 @@ class Network:
             chains = nat_chains(self._interface, networks) if nat else ""
             if not allow_host_access:
                 chains += host_chain(self._interface, [str(item.ip) for item in addresses])
+            if guarded:
+                chains += guard_chains(self._interface)
             if chains:
                 wanted.append(NftTable(table_name(self._interface), chains))
             reconcile(self._journal(), wanted)

@@ -1,4 +1,4 @@
-"""A change of an entry holds within 100 ms on its live session, on each transport, and nobody else loses a packet."""
+"""A change of an entry holds within 100 ms on its live session, and nobody else loses a packet."""
 
 from __future__ import annotations
 
@@ -95,12 +95,13 @@ async def test_a_limit_holds_at_once(topology: Topology, transport: str, way: st
             await server.set_client_rate_limit("alice", 2000, 500)
             limited = time.monotonic()
             await until_monotonic(limited + 1)
+            asked = time.monotonic()
             await server.remove_client_rate_limit("alice")
             lifted = time.monotonic()
             await until_monotonic(lifted + 1)
             await sent.stop()
             # 2000 bytes a second are 9 of these packets; 500 a second are sent.
-            assert sent.after(limited + WITHIN) - sent.after(lifted) < 15
+            assert sent.after(limited + WITHIN) - sent.after(asked) < 15
             assert sent.after(lifted + WITHIN) > 300
 
 
@@ -126,8 +127,7 @@ def _nothing_lost(bystander: Stream) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_others_lose_nothing(topology: Topology, transport: str) -> None:
-    """Under load, while entries change all the time and the loaded client is thrown out: a bystander's stream is whole
-    and in order."""
+    """Under load, while entries change and the loaded client is thrown out: a bystander's stream is whole."""
     serve_iperf(topology, "hub")
     async with hub_on(topology, transportMode="all") as server:
         alice, bob = await server.create_client("alice"), await server.create_client("bob")
