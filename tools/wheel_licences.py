@@ -1,16 +1,21 @@
-"""tools/wheel_licences.py WHEEL [SYSROOT]: puts the licences of the libraries that a wheel carries into it.
+"""tools/wheel_licences.py WHEEL CACHE [SYSROOT]: puts the licences of the libraries that a wheel carries into it.
 
-They are those of the Debian packages that the libraries came from, one file a package. A library without a
-known package ends it: what may not be told apart may not be passed on.
+They are those of the Debian packages that the libraries came from, one file a package, and of what became part
+of the extension itself: ngtcp2, built in CACHE, and the embeddable WireGuard library. A library without a known
+package ends it: what may not be told apart may not be passed on.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+
+EMBEDDABLE = Path("/usr/share/doc/wireguard-tools/copyright")
 
 
 def carried(folder: Path) -> list[str]:
@@ -48,7 +53,8 @@ def licence(package: str, sysroot: Path | None) -> str:
 def main() -> None:
     """Rewrites the wheel in its place."""
     wheel = Path(sys.argv[1]).resolve()
-    sysroot = Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else None
+    ngtcp2 = Path(sys.argv[2]) / "ngtcp2"
+    sysroot = Path(sys.argv[3]).resolve() if len(sys.argv) > 3 else None
     known = owners(sysroot)
     with tempfile.TemporaryDirectory() as scratch:
         run = [sys.executable, "-m", "wheel"]
