@@ -1,8 +1,8 @@
-"""tools/wheel_licences.py WHEEL CACHE [SYSROOT]: puts the licences of the libraries that a wheel carries into it.
+"""tools/wheel_licences.py WHEEL CACHE [SYSROOT]: the licences of what a wheel carries go into it.
 
-They are those of the Debian packages that the libraries came from, one file a package, and of what became part
-of the extension itself: ngtcp2, built in CACHE, and the embeddable WireGuard library. A library without a known
-package ends it: what may not be told apart may not be passed on.
+Of shared libraries they are those of the Debian packages they came from, one file a package; of what became
+part of the extension itself, ngtcp2 (built in CACHE) and the embeddable WireGuard library, its own. A library
+without a known package ends it: what may not be told apart may not be passed on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
 
 EMBEDDABLE = Path("/usr/share/doc/wireguard-tools/copyright")
 
@@ -66,9 +65,12 @@ def main() -> None:
         for package in packages:
             text = licence(package, sysroot)
             (libraries / "licences" / f"{package}.txt").write_text(text, encoding="utf-8")
-        subprocess.run(
-            [*run, "pack", "-d", str(wheel.parent), str(tree)], check=True, stdout=subprocess.DEVNULL
-        )
+        if ngtcp2.exists():
+            shutil.copy(ngtcp2 / "COPYING", libraries / "licences" / "ngtcp2.txt")
+        if EMBEDDABLE.exists():
+            shutil.copy(EMBEDDABLE, libraries / "licences" / "wireguard-tools.txt")
+        pack = [*run, "pack", "-d", str(wheel.parent), str(tree)]
+        subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
     print(f"  licences of {len(packages)} packages in {wheel.name}")
 
 
