@@ -48,7 +48,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
+.PHONY: all deps deps-build deps-test deps-fuzz deps-bench build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
 
 all: build
 
@@ -62,6 +62,7 @@ endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
 APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl
+APT_FUZZ  := libclang-rt-dev
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -73,6 +74,9 @@ deps-build:
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
+
+deps-fuzz: deps-test
+	@tools/apt-install $(APT_FUZZ)
 
 deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
@@ -159,7 +163,7 @@ FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
-fuzz:
+fuzz: deps-fuzz
 	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 
