@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
+.PHONY: all deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
 
 all: build
 
@@ -87,6 +87,7 @@ endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
 APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl systemd zbar-tools chromium
+APT_FUZZ  := libclang-rt-dev
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -106,6 +107,9 @@ endif
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
+
+deps-fuzz: deps-test
+	@tools/apt-install $(APT_FUZZ)
 
 deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
@@ -217,7 +221,7 @@ FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
-fuzz:
+fuzz: deps-fuzz
 	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 
