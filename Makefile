@@ -214,6 +214,7 @@ asan-wg tsan-wg: %-wg: deps-test build
 # The hub on the kernel's WireGuard, under a kernel of Debian's in QEMU.
 kernel-test: deps-test build
 	@tools/apt-install qemu-system-x86
+	@$(VENV)/bin/python -m compileall -q smartvpn
 	$(VENV)/bin/python tests/kernel/vm.py env PYTHONPATH=$(CURDIR) PYTHONDONTWRITEBYTECODE=1 \
 	    $(CURDIR)/$(VENV)/bin/python $(CURDIR)/tests/kernel/check.py
 
