@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.netns.topology import Topology
+
+# Several run at a time on few cores: how long one example takes says nothing.
+settings.register_profile("smartvpn", deadline=None)
+settings.load_profile("smartvpn")
 
 
 def missing_for_namespaces() -> str | None:

@@ -513,6 +513,7 @@ void sv_hub_on_closed(struct sv_conn *conn)
         lose_link(hub, conn);
         conn->seat = NULL;
     }
+    sv_hub_keep_traffic(conn->client, &conn->traffic);
     conn->client->conns--;
     sv_client_free_if_unused(hub, conn->client);
     conn->client = NULL;

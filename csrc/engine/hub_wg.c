@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "crypto/hash.h"
 #include "engine/hub.h"
-#include "engine/wg.h"
+#include "engine/wg_kernel.h"
 #include "io/socket.h"
 #include "transport/transport.h"
 
@@ -23,6 +23,9 @@ int sv_hub_wg_check(struct sv_hub *hub, const struct sv_client *client, const sv
     struct sv_wg *wg = hub->engine->wg;
     struct sv_wg_member *member = wg ? sv_wg_find(wg, entry->wg_public_key) : NULL;
 
+    if (wg && wg->kernel && sv_wg_kernel_holds(entry)) {
+        return SV_E_INVALID;
+    }
     if (!member || (client && member->client == client)) {
         return 0;
     }
@@ -57,6 +60,7 @@ static int join(struct sv_hub *hub, struct sv_client *client)
 {
     struct sv_wg *wg = hub->engine->wg;
     struct sv_wg_member *member = client->wg ? client->wg : sv_wg_add(wg, client->wg_key);
+    int error;
 
     if (!member) {
         return SV_E_NOMEM;
@@ -66,7 +70,11 @@ static int join(struct sv_hub *hub, struct sv_client *client)
     if (!sv_wg_source_allowed(member)) {
         sv_wg_forget(member, SV_DISCONNECT_SOURCE_DENIED);
     }
-    return allow_addresses(hub, member, client);
+    error = allow_addresses(hub, member, client);
+    if (wg->kernel) {
+        sv_wg_kernel_put(member, NULL);
+    }
+    return error;
 }
 
 static unsigned leaving_code(const struct sv_client *client)
@@ -85,6 +93,7 @@ void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned cod
     }
     sv_wg_lock(wg);
     sv_wg_forget(client->wg, code);
+    sv_hub_keep_traffic(client, &client->wg->traffic);
     sv_wg_remove(wg, client->wg);
     client->wg = NULL;
     sv_wg_unlock(wg);
@@ -242,6 +251,9 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
         error = sv_wg_set_endpoint(member, endpoint);
     }
     sv_wg_set_persistent(member, config->persistent_keepalive);
+    if (wg->kernel) {
+        sv_wg_kernel_put(member, config->endpoint ? endpoint : NULL);
+    }
     return error;
 }
 
@@ -313,6 +325,9 @@ int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_
         return sv_fail(SV_E_STATE, "the hub does not serve WireGuard");
     }
     sv_wg_lock(wg);
+    if (wg->kernel) {
+        sv_wg_kernel_read(wg, sv_clock_now());
+    }
     for (const struct sv_wg_member *member = wg->members; member; member = member->next) {
         size_t first = ips;
 

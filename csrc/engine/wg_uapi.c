@@ -346,10 +346,14 @@ static int apply_peer(struct sv_wg *wg, const struct peer_change *peer)
 /* What can be refused comes first, so that a refusal leaves all as it was. */
 static int apply(struct sv_wg *wg, const struct change *change)
 {
+    uint32_t mark_before = wg->mark;
     int error = change->has_mark ? sv_wg_set_mark(wg, change->mark) : 0;
 
     if (change->has_port && !error) {
         error = sv_wg_set_port(wg, change->port);
+        if (error && change->has_mark) {
+            sv_wg_set_mark(wg, mark_before);
+        }
     }
     if (change->has_key && !error) {
         error = sv_wg_set_private_key(wg, change->private_key);

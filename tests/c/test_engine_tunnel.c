@@ -20,8 +20,12 @@
 
 enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 10, PIECE = 20000, WAIT_MS = 20000 };
 
+/* Times that the hub's half waits for pieces, and so how many the client's has checked at least. */
+enum { PHASES = KICKS + 2 };
+
 static uint8_t hub_private[32], hub_public[32], alice_private[32], alice_public[32];
 static atomic_bool traffic_ends;
+static atomic_size_t echoed; /* bytes of the connection, in the hub's process */
 
 static void shell(const char *format, const char *name, int number)
 {
@@ -67,9 +71,22 @@ static void *echo_connection(void *arg)
     ssize_t n;
 
     while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0 && send(fd, bytes, (size_t)n, MSG_NOSIGNAL) == n) {
+        atomic_fetch_add(&echoed, (size_t)n);
     }
     close(fd);
     return NULL;
+}
+
+/* Until a whole piece went there and back: the client sends the next one only after it has checked the last, so two pieces' bytes hold the end of one
+ * and the beginning of another. */
+static void await_a_piece(void)
+{
+    size_t enough = atomic_load(&echoed) + 2 * PIECE;
+
+    for (int waited = 0; waited < WAIT_MS && atomic_load(&echoed) < enough; waited += 2) {
+        nap(2);
+    }
+    CHECK(atomic_load(&echoed) >= enough);
 }
 
 static void *echo_datagrams(void *arg)
@@ -127,6 +144,7 @@ static void *check_echo(void *arg)
     return NULL;
 }
 
+/* In bursts with room between them: a flood would starve the connection, whose pieces are waited for. */
 static void *blast_datagrams(void *arg)
 {
     static const char bytes[9000];
@@ -135,8 +153,8 @@ static void *blast_datagrams(void *arg)
 
     for (size_t i = 0; !atomic_load(&traffic_ends); i++) {
         sendto(fd, bytes, i * 31 % sizeof bytes, 0, (struct sockaddr *)&address, sizeof address);
-        if (i % 64 == 0) {
-            nap(1);
+        if (i % 16 == 0) {
+            nap(2);
         }
     }
     close(fd);
@@ -191,7 +209,7 @@ static int client_half(int go)
     pthread_kill(echo, SIGUSR1);
     pthread_join(echo, NULL);
     pthread_join(blast, NULL);
-    CHECK(pieces > 0);
+    CHECK(pieces >= PHASES);
     sv_engine_statistics(engine, &statistics);
     CHECK(statistics.bytes_sent > pieces * PIECE);
     CHECK(statistics.bytes_received > pieces * PIECE);
@@ -296,16 +314,18 @@ static void hub_half(void)
         churn_alice(engine, turn);
         nap(2);
     }
+    await_a_piece();
     for (int kick = 0; kick < KICKS; kick++) {
         CHECK_EQ(sv_hub_disconnect(engine, "alice", NULL, 6), 0);
         CHECK(await_event(engine, SV_EVENT_SESSION_ENDED, 0, &event));
         CHECK(await_event(engine, SV_EVENT_SESSION_STARTED, 0, &event));
-        nap(50);
+        await_a_piece();
     }
     for (int turn = 0; turn < CHURN; turn++) {
         churn_alice(engine, turn);
         nap(2);
     }
+    await_a_piece();
     CHECK_EQ(put(engine, "alice", alice_public, everything, 2), 0);
     nap(100);
     CHECK_EQ(sv_hub_remove_client(engine, "alice", 4), 0);

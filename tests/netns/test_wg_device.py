@@ -282,10 +282,13 @@ def test_wrong_lines_change_nothing(topology: Topology) -> None:
 
 
 def test_a_port_that_is_taken(topology: Topology) -> None:
-    """EADDRINUSE, and the device stays on its own port."""
+    """EADDRINUSE, nothing of the request has happened, and the device stays on its own port."""
     with pair(topology) as (one, other), device(topology, "client") as rival:
         rival.up()
-        assert rival.ask(f"set=1\nlisten_port={PORT['client']}\n\n") == "errno=-98\n\n"
+        before = rival.ask("get=1\n\n")
+        taken = f"set=1\nfwmark=7\nlisten_port={PORT['client']}\nprivate_key={'11' * 32}\n\n"
+        assert rival.ask(taken) == "errno=-98\n\n"
+        assert rival.ask("get=1\n\n") == before
         assert pings(topology, "client", INNER["hub"][0]) == 3
         assert one.handshake(other)
 
