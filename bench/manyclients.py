@@ -3,8 +3,9 @@
 
     python3 bench/manyclients.py [--count N] [--rates R …] [--hold S] [--write]
 
-Needs root and build/bench/clients. Each client has a source address of its own: the hub lets a source make 20 handshakes a
-second. `--write` puts the table into docs/benchmarks-hub.md. Ends with status 1 when a client is lost or a target is missed.
+Needs root and build/bench/clients. Each client has a source address of its own: the hub lets a source make
+20 handshakes a second. `--write` puts the table into docs/benchmarks-hub.md. Ends with status 1 when a
+client is lost or a target is missed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,6 @@ class Crowd:
     def handshakes_per_core(self) -> float:
         """Handshakes in one second of one core of the hub."""
         return float(self.result["live"] / max(self.result["connect_cpu_seconds"], 0.01))
-
 
     @property
     def lost(self) -> int:
@@ -161,7 +161,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Many clients at one hub.")
     parser.add_argument("--count", type=int, default=2000, help="how many")
-    parser.add_argument("--rates", type=float, nargs="+", default=[500, 0], help="connects a second; 0: no limit")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[500, 0], help="connects a second; 0: no limit"
+    )
     parser.add_argument("--hold", type=float, default=30, help="seconds of idleness")
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks-hub.md")
     return parser.parse_args()
@@ -169,7 +171,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Measures, prints, writes."""
-    from report import aligned, markdown  # noqa: PLC0415  # report uses Crowd
+    from report import aligned, markdown  # which uses Crowd
 
     options = arguments()
     os.environ["PYTHONPATH"] = str(ROOT)
@@ -185,9 +187,9 @@ def main() -> int:
     print(aligned(table))
     if options.write:
         note = (
-            f"One load generator speaking the protocol over loopback, a fresh hub for each row, a source address for "
-            f"each client; idle for {options.hold:g} s. Lost: never live, or ended before the end. KB: growth of the "
-            "hub's proportional set size per client, without the kernel's socket memory."
+            "One load generator speaking the protocol over loopback, a fresh hub for each row, a source "
+            f"address for each client; idle for {options.hold:g} s. Lost: never live, or ended early. "
+            "KB: growth of the hub's proportional set size per client, without the kernel's socket memory."
         )
         write_section(HUB_DOCUMENT, "Many clients", f"{note} {when_and_where()}\n\n{markdown(table)}")
     idle = max(crowd.result["hold_cpu_seconds"] / options.hold for crowd in crowds)

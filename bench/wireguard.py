@@ -4,7 +4,7 @@
     python3 bench/wireguard.py [--write] [--rounds N] [--seconds S] [--only NAME …]
 
 The peers are wireguard-go as the distribution has it, the newest one by the Go proxy, and boringtun-cli by
-crates.io; what cannot be had is told and left out. Ends with status 1 when a target is missed.
+Cargo; what cannot be had is told and left out. Ends with status 1 when a target is missed.
 """
 
 from __future__ import annotations

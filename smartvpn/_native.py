@@ -204,6 +204,9 @@ class _Engine:
             total_sessions=sums.total_sessions,
             handshakes=sums.handshakes,
             bad_handshakes=sums.bad_handshakes,
+            half_open=sums.half_open,
+            icmp_too_big_sent=sums.icmp_too_big_sent,
+            drops={name: getattr(sums.drops, name) for name, _ in ffi.typeof("sv_drops").fields},
         )
 
     def close(self) -> None:

@@ -63,6 +63,9 @@ class Counters:
     total_sessions: int
     handshakes: int
     bad_handshakes: int
+    half_open: int
+    icmp_too_big_sent: int
+    drops: dict[str, int]
 
 
 @frozen(kw_only=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import resource
 import signal
@@ -260,6 +261,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=_count, default=0, metavar="N", help="hub: threads, 0 for one a core"
     )
+    parser.add_argument(
+        "--metrics",
+        nargs="?",
+        const="127.0.0.1:9586",
+        metavar="HOST:PORT",
+        help="serve Prometheus metrics, on 127.0.0.1:9586 if nothing is said",
+    )
+    parser.add_argument(
+        "--metrics-clients", type=_count, default=100, metavar="N", help="clients with series of their own"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args(argv)
@@ -284,7 +295,7 @@ async def _run(
         loop.add_signal_handler(number, daemon.ended.set)
     await _restore_leftovers()
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with _metrics(daemon, arguments), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(_serve(daemon, arguments, management))
             beginning = tasks.create_task(_begin(daemon, config, notifier))
             watching = tasks.create_task(notifier.watch())
@@ -294,6 +305,23 @@ async def _run(
     finally:
         notifier.stopping()
         await daemon.close()
+
+
+@contextlib.asynccontextmanager
+async def _metrics(daemon: Daemon, arguments: argparse.Namespace) -> AsyncIterator[None]:
+    """The metrics endpoint, where it is wanted; its library is an extra."""
+    if arguments.metrics is None:
+        yield
+        return
+    try:
+        from smartvpn.metrics import MetricsEndpoint
+    except ModuleNotFoundError as error:
+        raise InvalidStateError(f"--metrics needs {error.name}: pip install 'smartvpn[metrics]'") from None
+    endpoint = await MetricsEndpoint(daemon.service, arguments.metrics_clients).start(arguments.metrics)
+    try:
+        yield
+    finally:
+        await endpoint.close()
 
 
 async def _begin(daemon: Daemon, config: AnyConfig | None, notifier: Notifier) -> None:

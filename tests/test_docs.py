@@ -16,6 +16,7 @@ from smartvpn import ClientConfig, ClientSecurity, PrivateKey, ServerConfig
 from smartvpn._fields import camel_case
 from smartvpn._json import from_json
 from tests.netns.topology import Topology
+from tools import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "vendor" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,6 +51,12 @@ def test_every_config_field_is_explained() -> None:
     for kind in (ServerConfig, ClientConfig):
         fields = {camel_case(field.name) for field in attrs.fields(kind)}
         assert fields <= named, fields - named
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_the_references_are_current(name: str) -> None:
+    """They are what `python -m tools.reference` writes; a field without a note stops it."""
+    assert (ROOT / "docs" / name).read_text() == reference.PAGES[name]()
 
 
 def _with_keys(text: str) -> Any:

@@ -40,8 +40,9 @@ PYTHON_LAYERS = [
     {"server", "client"},
     {"blocking"},
     {"_management", "_notify", "_privileges"},
+    {"metrics"},
     {"daemon"},
-    {"cli"},
+    {"cli", "dashboard"},
 ]
 RANK = {name: rank for rank, names in enumerate(PYTHON_LAYERS) for name in names}
 PYTHON_SOURCES = [

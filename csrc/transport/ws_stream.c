@@ -12,7 +12,7 @@
 
 enum {
     READS_PER_TURN = 4,
-    REFILLS_PER_LOOK = 8, /* at the rate of a path that takes 128 KB in 3 ms or less */
+    REFILLS_PER_LOOK = 8,   /* at the rate of a path that takes 128 KB in 3 ms or less */
     RECORD_MAX = 16 * 1024, /* plaintext of a TLS record */
     PONG_WAITING_MAX = 64 * 1024,
 };

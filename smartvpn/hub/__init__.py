@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from smartvpn._caller import caller_uid
 from smartvpn._control import Fanout
 from smartvpn._json import to_json
-from smartvpn._native import Disconnect
+from smartvpn._native import Counters, Disconnect, Session, WgPeer
 from smartvpn.commands import (
     ClientIdParams,
     CreateClientParams,
@@ -53,6 +53,17 @@ from smartvpn.types import (
 )
 
 _WG_PEERS = ""  # no client has this id
+
+
+@frozen(kw_only=True)
+class HubTelemetry:
+    """Everything that is counted, at one moment. `peers` are the WireGuard peers that are no clients."""
+
+    counters: Counters
+    sessions: list[Session]
+    peers: list[WgPeer]
+    registered: int
+    enabled: int
 
 
 class Hub:
@@ -121,6 +132,23 @@ class Hub:
     async def get_statistics(self, _: NoParams) -> ServerStatistics:
         """Sums over all clients since the start."""
         return statistics(self._hub().engine.counters())
+
+    async def telemetry(self) -> HubTelemetry | None:
+        """All of it in one reading; None while the hub is not started."""
+        running = self._running
+        if running is None:
+            return None
+        registered = await running.registry.list(limit=0)
+        enabled = await running.registry.list(enabled=True, limit=0)
+        if running is not self._running:
+            return None
+        return HubTelemetry(
+            counters=running.engine.counters(),
+            sessions=running.engine.sessions(),
+            peers=[peer for peer in running.peers.all() if not peer.client_id],
+            registered=registered.total,
+            enabled=enabled.total,
+        )
 
     # the registry
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _WG_KEY = "wg-private-key"
 _LINK_LOST = "connection lost"
+_SEEDS_AT_ONCE = 256
 
 
 class Running:
@@ -132,13 +133,17 @@ class Running:
     # entries
 
     async def _seed(self) -> None:
+        """The config's entries, many in one write; those that are there stay as they are."""
         by = Origin(uid=caller_uid(), action="start")
-        for entry in self.config.clients:
-            address6 = self.config.client_address6(entry.assigned_ip)
-            try:
-                await self.registry.insert(evolve(entry, assigned_ip6=address6), by)
-            except AlreadyExistsError:
-                continue
+        for first in range(0, len(self.config.clients), _SEEDS_AT_ONCE):
+            seeds = self.config.clients[first : first + _SEEDS_AT_ONCE]
+            done = (self.registry.insert(self._addressed(seed), by) for seed in seeds)
+            for outcome in await asyncio.gather(*done, return_exceptions=True):
+                if outcome is not None and not isinstance(outcome, AlreadyExistsError):
+                    raise outcome
+
+    def _addressed(self, entry: ClientEntry) -> ClientEntry:
+        return evolve(entry, assigned_ip6=self.config.client_address6(entry.assigned_ip))
 
     async def _load(self) -> None:
         """Give the engine every entry, on a thread: there may be very many."""

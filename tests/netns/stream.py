@@ -16,7 +16,7 @@ _SINK = """
 import socket, struct, sys, time
 sink = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 sink.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 8 << 20)
+sink.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
 sink.bind(("::", int(sys.argv[1])))
 sink.settimeout(0.05)
 print("ready", flush=True)

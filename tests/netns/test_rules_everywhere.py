@@ -1,4 +1,4 @@
-"""Rules that hold on every transport: hosts that are never reached, host access, who meets whom, sources on the move."""
+"""Rules that hold on every transport: hosts never reached, host access, who meets whom, moved sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from tests.netns.topology import CLIENT_OUTER, HUB_OUTER, Topology
 from tests.netns.tunnel import GATEWAY, GATEWAY6, TUN, answers, client_on, eventually
 from tests.netns.wg import OURS, Device
 
-NEVER = ["127.0.0.1", "127.9.9.9", "169.254.169.254", "224.0.0.1", "239.255.255.250", "255.255.255.255", "0.0.0.0"]
+NEVER = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "169.254.169.254",
+    "224.0.0.1",
+    "239.255.255.250",
+    "255.255.255.255",
+    "0.0.0.0",
+]
 NEVER6 = ["::1", "::", "fe80::1", "febf::1", "ff02::1", "ff0e::1234"]
 TCP_V4, TCP_V6 = 1, 2
 
@@ -50,14 +58,15 @@ async def test_some_hosts_are_never_reached_by_frames(topology: Topology) -> Non
 
 async def test_no_address_without_ipv6(topology: Topology) -> None:
     """A hub without IPv6 gives none, and takes no IPv6 packet, from the unspecified address neither."""
-    async with hub_at(topology, subnet6=None) as hub:
-        async with hub.session(await hub.register("alice"), hello(EVERYTHING)) as session:
-            for source in ("::", "fd08::2"):
-                await session.packet(packets.udp(source, "fd08::1", (4000, 80), b"x"))
-            request = packets.echo(session.given.ip, GATEWAY)
-            await session.packet(request)
-            await session.receive()
-            assert await hub.drops("alice") == 2
+    async with (
+        hub_at(topology, subnet6=None) as hub,
+        hub.session(await hub.register("alice"), hello(EVERYTHING)) as session,
+    ):
+        for source in ("::", "fd08::2"):
+            await session.packet(packets.udp(source, "fd08::1", (4000, 80), b"x"))
+        await session.packet(packets.echo(session.given.ip, GATEWAY))
+        await session.receive()
+        assert await hub.drops("alice") == 2
 
 
 @asynccontextmanager
@@ -105,16 +114,17 @@ async def test_rules_for_all_hold_for_peers_that_are_no_clients(topology: Topolo
     """Hosts that are never reached, and the hub itself where it is closed."""
     keys = Keypair.generate()
     pair = {"privateKey": keys.private_key, "publicKey": keys.public_key}
-    async with wg_hub(topology, allowHostAccess=False, **pair) as server:
-        async with router(topology, keys.public_key) as device:
-            peer = {"publicKey": device.public, "allowedIps": ["10.60.0.0/24"]}
-            await server.add_wg_peer(peer)
-            await eventually(lambda: answers(topology, GATEWAY))
-            before = _out_of_the_tunnel(topology)
-            await _is_silent(topology, device, "169.254.169.254")
-            assert not await _connects(topology, GATEWAY, 5201)
-            assert _out_of_the_tunnel(topology) == before
-            assert await _connects(topology, GATEWAY, 53)
+    async with (
+        wg_hub(topology, allowHostAccess=False, **pair) as server,
+        router(topology, keys.public_key) as device,
+    ):
+        await server.add_wg_peer({"publicKey": device.public, "allowedIps": ["10.60.0.0/24"]})
+        await eventually(lambda: answers(topology, GATEWAY))
+        before = _out_of_the_tunnel(topology)
+        await _is_silent(topology, device, "169.254.169.254")
+        assert not await _connects(topology, GATEWAY, 5201)
+        assert _out_of_the_tunnel(topology) == before
+        assert await _connects(topology, GATEWAY, 53)
 
 
 def _out_of_the_tunnel(machine: Topology) -> int:
@@ -146,12 +156,14 @@ async def _connects(machine: Topology, address: str, port: int) -> bool:
 
 async def test_the_host_is_closed_to_wireguard(topology: Topology) -> None:
     """Without allowHostAccess a client by WireGuard reaches ICMP and DNS on the gateway, nothing else."""
-    async with wg_hub(topology, allowHostAccess=False) as server:
-        async with quick(topology, await server.create_client("alice")):
-            await eventually(lambda: answers(topology, GATEWAY))
-            for address in (GATEWAY, GATEWAY6):
-                assert not await _connects(topology, address, 5201)
-                assert await _connects(topology, address, 53)
+    async with (
+        wg_hub(topology, allowHostAccess=False) as server,
+        quick(topology, await server.create_client("alice")),
+    ):
+        await eventually(lambda: answers(topology, GATEWAY))
+        for address in (GATEWAY, GATEWAY6):
+            assert not await _connects(topology, address, 5201)
+            assert await _connects(topology, address, 53)
 
 
 @pytest.mark.parametrize("denied", ["native", "stock"])
@@ -181,7 +193,7 @@ def _renumber(machine: Topology, old: str, new: str) -> None:
 
 
 async def test_a_wireguard_client_moves_to_where_it_may_not_be(topology: Topology) -> None:
-    """Source rules hold again when an authentic packet comes from another address; back, it is served again."""
+    """Source rules hold again when a packet comes from another address; back, it is served again."""
     away = "10.99.0.7"
     async with wg_hub(topology) as server:
         bundle = await server.create_client("alice", security={"ipBlockList": [away]})
