@@ -41,16 +41,40 @@ static bool may_come(const struct sv_client *client)
            !(client->expires_at && now >= client->expires_at);
 }
 
+/* The client's own addresses; how many. */
+static size_t addresses_of(struct sv_hub *hub, const struct sv_client *client, struct sv_prefix own[2])
+{
+    own[0].bits = own[1].bits = 128;
+    sv_pool_addr4(hub->pool, client->address_index, own[0].addr);
+    return hub->has6 && sv_pool_addr6(hub->pool, client->address_index, own[1].addr) ? 2 : 1;
+}
+
+static bool has_exactly(const struct sv_wg_member *member, const struct sv_prefix *own, size_t count)
+{
+    const struct sv_wg_allowed *allowed = member->allowed;
+    size_t i = 0;
+
+    for (; allowed && i < count; allowed = allowed->next, i++) {
+        if (allowed->prefix.bits != own[i].bits || memcmp(allowed->prefix.addr, own[i].addr, 16) != 0) {
+            return false;
+        }
+    }
+    return !allowed && i == count;
+}
+
+/* Addresses that stay are not touched: no packet of theirs is lost. */
 static int allow_addresses(struct sv_hub *hub, struct sv_wg_member *member, const struct sv_client *client)
 {
-    struct sv_prefix own = {.bits = 128};
-    int error;
+    struct sv_prefix own[2];
+    size_t count = addresses_of(hub, client, own);
+    int error = 0;
 
+    if (has_exactly(member, own, count)) {
+        return 0;
+    }
     sv_wg_disallow_all(member);
-    sv_pool_addr4(hub->pool, client->address_index, own.addr);
-    error = sv_wg_allow(member, &own);
-    if (!error && hub->has6 && sv_pool_addr6(hub->pool, client->address_index, own.addr)) {
-        error = sv_wg_allow(member, &own);
+    for (size_t i = 0; i < count && !error; i++) {
+        error = sv_wg_allow(member, &own[i]);
     }
     return error;
 }
@@ -242,7 +266,7 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
         return SV_E_NOMEM;
     }
     sv_wg_disallow_all(member);
-    sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
+    error = sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
     for (size_t i = 0; i < config->allowed_ip_count && !error; i++) {
         sv_prefix_parse(&prefix, config->allowed_ips[i]);
         error = sv_wg_allow(member, &prefix);

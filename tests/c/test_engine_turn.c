@@ -70,6 +70,7 @@ static void end(void)
 {
     for (size_t i = 0; i < CONNS; i++) {
         sv_worker_unmark_dirty(conns[i]);
+        sv_heap_remove(&worker.deadlines, &conns[i]->deadline);
         sv_queue_free(conns[i]->queue);
         sv_session_clear(&conns[i]->session);
         sv_policy_free(atomic_load(&clients[i].policy));

@@ -119,9 +119,28 @@ async def _change_alice(server: VpnServer, turn: int) -> None:
     await server.remove_client(f"c{turn}")
 
 
-def _nothing_lost(bystander: Stream) -> None:
-    assert bystander.sent > 1000
-    assert bystander.numbers == list(range(bystander.sent))
+def _nothing_lost(one: Stream, least: int = 1000) -> None:
+    assert one.sent > least
+    assert one.numbers == list(range(one.sent))
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_client_loses_nothing_by_its_own_update(topology: Topology, transport: str) -> None:
+    """Rules that do not concern a client's packets come and go, and all of them arrive."""
+    async with hub_on(topology, transportMode="all") as server:
+        alice = await server.create_client("alice")
+        async with (
+            joined(topology, transport, alice),
+            stream(topology, "client", "hub", GATEWAY, interval=0.001) as up,
+            stream(topology, "hub", "client", alice.entry.assigned_ip, interval=0.001, port=9998) as down,
+        ):
+            for turn in range(100):
+                denied = {"destinationBlockList": [f"192.0.2.{turn}"]}
+                await server.update_client("alice", {"security": denied, "tags": [f"turn{turn}"]})
+            for one in (up, down):
+                await one.stop()
+                _nothing_lost(one, 100)
 
 
 @pytest.mark.alone
