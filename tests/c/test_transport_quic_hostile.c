@@ -40,14 +40,23 @@ static void a_bad_certificate_or_address_is_named(void)
     struct sv_quic_client_config config = {.address = "nowhere", .sink = &quic_dial_sink};
     static const char *const addresses[] = {"nowhere",    "",        ":443",    "host:",  "host:0",
                                             "host:65536", "host:4x", "::1:443", "a:b:443"};
-    char cert[SV_QUIC_PEM_MAX];
+    char cert[SV_QUIC_PEM_MAX], key[SV_QUIC_PEM_MAX], other[SV_QUIC_PEM_MAX];
 
     quic_open_loop();
     memcpy(cert, quic.cert, sizeof cert);
     quic.cert[40] ^= 1;
     CHECK_EQ(quic_open_server_at("127.0.0.1:0"), SV_E_INVALID);
-    CHECK(strncmp(sv_error_detail(), "tlsCert, tlsKey: ", 17) == 0);
+    CHECK(strncmp(sv_error_detail(), "tlsCert: ", 9) == 0);
     memcpy(quic.cert, cert, sizeof cert);
+    CHECK_EQ(sv_quic_make_certificate(cert, key), 0);
+    memcpy(other, quic.key, sizeof other);
+    memcpy(quic.key, key, sizeof key);
+    CHECK_EQ(quic_open_server_at("127.0.0.1:0"), SV_E_INVALID);
+    CHECK(strncmp(sv_error_detail(), "tlsKey: ", 8) == 0);
+    quic.key[0] = '\0';
+    CHECK_EQ(quic_open_server_at("127.0.0.1:0"), SV_E_INVALID);
+    CHECK(strncmp(sv_error_detail(), "tlsKey: ", 8) == 0);
+    memcpy(quic.key, other, sizeof other);
     CHECK_EQ(quic_open_server_at("example:x"), SV_E_INVALID);
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
         config.address = addresses[i];
