@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static unsigned long check_passed, check_failed;
+static _Atomic unsigned long check_passed, check_failed; /* some tests check in several threads */
 
 static inline void check_note(int ok, const char *file, int line, const char *what)
 {
