@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
+.PHONY: all deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
 
 all: build
 
@@ -87,6 +87,7 @@ endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
 APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl systemd zbar-tools chromium
+APT_FUZZ  := libclang-rt-dev
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -94,7 +95,7 @@ deps: deps-test
 deps-build:
 	@tools/apt-install $(APT_BUILD)
 	@tools/apt-install --optional $(APT_OPTIONAL)
-	@$(MAKE) --no-print-directory vendor $(VENV)/.stamp
+	@$(MAKE) -s --no-print-directory vendor $(VENV)/.stamp
 
 # Third-party parts that no package of this machine brings.
 vendor:
@@ -106,6 +107,9 @@ endif
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
+
+deps-fuzz: deps-test
+	@tools/apt-install $(APT_FUZZ)
 
 deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
@@ -210,6 +214,7 @@ asan-wg tsan-wg: %-wg: deps-test build
 # The hub on the kernel's WireGuard, under a kernel of Debian's in QEMU.
 kernel-test: deps-test build
 	@tools/apt-install qemu-system-x86
+	@$(VENV)/bin/python -m compileall -q smartvpn
 	$(VENV)/bin/python tests/kernel/vm.py env PYTHONPATH=$(CURDIR) PYTHONDONTWRITEBYTECODE=1 \
 	    $(CURDIR)/$(VENV)/bin/python $(CURDIR)/tests/kernel/check.py
 
@@ -217,7 +222,7 @@ FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
-fuzz:
+fuzz: deps-fuzz
 	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 

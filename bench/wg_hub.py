@@ -72,6 +72,7 @@ class Hub:
         }
 
     def _join(self, where: Namespace, name: str, bundle: dict[str, Any]) -> None:
+        (Path("/var/run/wireguard") / f"{name}.sock").unlink(missing_ok=True)
         self.processes.append(self.lab.spawn(where, self.program, "-f", name))
         wait_until((Path("/var/run/wireguard") / f"{name}.sock").exists, name)
         path = self.lab.folder / f"{name}.conf"

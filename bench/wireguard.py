@@ -4,7 +4,7 @@
     python3 bench/wireguard.py [--write] [--rounds N] [--seconds S] [--only NAME …]
 
 The peers are wireguard-go as the distribution has it, the newest one by the Go proxy, and boringtun-cli by
-crates.io; what cannot be had is told and left out. Ends with status 1 when a target is missed.
+Cargo; what cannot be had is told and left out. Ends with status 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Device(Tunnel):
     def open(self, lab: Lab) -> None:
         """Both ends, their keys and addresses."""
         command = self.command()
+        self._clear_sockets()  # a run that was killed may have left some
         self.processes = (
             lab.spawn(lab.hub, *command, self.interfaces[0]),
             lab.spawn(lab.client, *command, self.interfaces[1]),
@@ -93,6 +94,9 @@ class Device(Tunnel):
     def close(self) -> None:
         """Ends both; what they leave in the sockets' folder goes as well."""
         super().close()
+        self._clear_sockets()
+
+    def _clear_sockets(self) -> None:
         for name in self.interfaces:
             (Path("/var/run/wireguard") / f"{name}.sock").unlink(missing_ok=True)
 

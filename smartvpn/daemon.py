@@ -63,6 +63,8 @@ from smartvpn.types import Keypair
 log = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE = 64
+_METRICS_ADDRESS = "127.0.0.1:9586"
+_METRICS_CLIENTS = 100
 _MOST_FILES = 1 << 19
 _FIRST_PAUSE_SECS = 1
 _LONGEST_PAUSE_SECS = 30
@@ -264,12 +266,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--metrics",
         nargs="?",
-        const="127.0.0.1:9586",
+        const=_METRICS_ADDRESS,
         metavar="HOST:PORT",
-        help="serve Prometheus metrics, on 127.0.0.1:9586 if nothing is said",
+        help=f"serve Prometheus metrics, on {_METRICS_ADDRESS} if nothing is said",
     )
     parser.add_argument(
-        "--metrics-clients", type=_count, default=100, metavar="N", help="clients with series of their own"
+        "--metrics-clients",
+        type=_count,
+        default=_METRICS_CLIENTS,
+        metavar="N",
+        help="clients with series of their own",
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -81,7 +82,7 @@ def unpacked_sdist(folder: Path) -> Path:
     for name in run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")[:-1]:
         target = tree / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((ROOT / name).read_bytes())
+        shutil.copy(ROOT / name, target)  # with its mode
     run(sys.executable, "setup.py", "-q", "sdist", "-d", folder, cwd=tree)
     [archive] = folder.glob("smartvpn-*.tar.gz")
     run("tar", "xzf", archive, cwd=folder)

@@ -1,16 +1,20 @@
-"""tools/wheel_licences.py WHEEL [SYSROOT]: puts the licences of the libraries that a wheel carries into it.
+"""tools/wheel_licences.py WHEEL CACHE [SYSROOT]: the licences of what a wheel carries go into it.
 
-They are those of the Debian packages that the libraries came from, one file a package. A library without a
-known package ends it: what may not be told apart may not be passed on.
+Of shared libraries they are those of the Debian packages they came from, one file a package; of what became
+part of the extension itself, ngtcp2 (built in CACHE) and the embeddable WireGuard library, its own. A library
+without a known package ends it: what may not be told apart may not be passed on.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+EMBEDDABLE = Path("/usr/share/doc/wireguard-tools/copyright")
 
 
 def carried(folder: Path) -> list[str]:
@@ -48,7 +52,8 @@ def licence(package: str, sysroot: Path | None) -> str:
 def main() -> None:
     """Rewrites the wheel in its place."""
     wheel = Path(sys.argv[1]).resolve()
-    sysroot = Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else None
+    ngtcp2 = Path(sys.argv[2]) / "ngtcp2"
+    sysroot = Path(sys.argv[3]).resolve() if len(sys.argv) > 3 else None
     known = owners(sysroot)
     with tempfile.TemporaryDirectory() as scratch:
         run = [sys.executable, "-m", "wheel"]
@@ -60,9 +65,12 @@ def main() -> None:
         for package in packages:
             text = licence(package, sysroot)
             (libraries / "licences" / f"{package}.txt").write_text(text, encoding="utf-8")
-        subprocess.run(
-            [*run, "pack", "-d", str(wheel.parent), str(tree)], check=True, stdout=subprocess.DEVNULL
-        )
+        if ngtcp2.exists():
+            shutil.copy(ngtcp2 / "COPYING", libraries / "licences" / "ngtcp2.txt")
+        if EMBEDDABLE.exists():
+            shutil.copy(EMBEDDABLE, libraries / "licences" / "wireguard-tools.txt")
+        pack = [*run, "pack", "-d", str(wheel.parent), str(tree)]
+        subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
     print(f"  licences of {len(packages)} packages in {wheel.name}")
 
 

@@ -266,7 +266,7 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
         return SV_E_NOMEM;
     }
     sv_wg_disallow_all(member);
-    sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
+    error = sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
     for (size_t i = 0; i < config->allowed_ip_count && !error; i++) {
         sv_prefix_parse(&prefix, config->allowed_ips[i]);
         error = sv_wg_allow(member, &prefix);

@@ -78,7 +78,8 @@ struct sv_wg_member {
 
 /* What the device is to others; replaced whole. */
 struct sv_wg_self {
-    struct sv_rcu_head rcu; /* first */
+    struct sv_rcu_head rcu;   /* first */
+    struct sv_arena *secrets; /* where it lives */
     struct sv_wg_identity identity;
 };
 
@@ -118,7 +119,8 @@ struct sv_wg {
     struct sv_wg_self *_Atomic self; /* NULL: no private key yet */
     struct sv_map by_key, keypairs, attempts;
     struct sv_trie allowed;
-    struct sv_arena *arena; /* keypairs: the secrets of the moment */
+    struct sv_arena *arena;   /* keypairs: the secrets of the moment */
+    struct sv_arena *secrets; /* and those that stay: our identity, preshared keys */
     struct sv_wg_member *members, *members_last;
     struct sv_heap deadlines;
     uint64_t timer_at;   /* what the timekeeper's timer is set to, or was asked to be */
@@ -171,7 +173,8 @@ int sv_wg_set_up(struct sv_wg *wg, bool up);
 struct sv_wg_member *sv_wg_find(struct sv_wg *wg, const uint8_t public_key[SV_KEY]);
 struct sv_wg_member *sv_wg_add(struct sv_wg *wg, const uint8_t public_key[SV_KEY]);
 void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member);
-void sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY]);
+/* All zeros: none. SV_E_NOMEM. */
+int sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY]);
 int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to);
 /* A keepalive as soon as may be, or the handshake that it needs. */
 void sv_wg_speak(struct sv_wg_member *member);

@@ -140,8 +140,7 @@ static void free_self(struct sv_rcu_head *head)
 {
     struct sv_wg_self *self = SV_CONTAINER_OF(head, struct sv_wg_self, rcu);
 
-    sv_wipe(self, sizeof *self);
-    free(self);
+    sv_arena_put(self->secrets, self);
 }
 
 static void publish_self(struct sv_wg *wg, struct sv_wg_self *self)
@@ -163,10 +162,11 @@ int sv_wg_set_private_key(struct sv_wg *wg, const uint8_t private_key[SV_KEY])
         return 0;
     }
     if (!sv_equal(private_key, none, SV_KEY)) {
-        self = calloc(1, sizeof *self);
+        self = sv_arena_get(wg->secrets);
         if (!self) {
             return SV_E_NOMEM;
         }
+        self->secrets = wg->secrets;
         sv_wg_identity_init(&self->identity, private_key);
         same = sv_wg_find(wg, self->identity.public_key);
         if (same) {
@@ -335,11 +335,20 @@ static void unlink_member(struct sv_wg *wg, struct sv_wg_member *member)
     *(member->next ? &member->next->prev : &wg->members_last) = member->prev;
 }
 
+static void forget_psk(struct sv_wg_member *member)
+{
+    if (member->peer.psk) {
+        sv_arena_put(member->wg->secrets, (void *)(uintptr_t)member->peer.psk);
+        member->peer.psk = NULL;
+    }
+}
+
 static void free_member(struct sv_rcu_head *head)
 {
     struct sv_wg_member *member = SV_CONTAINER_OF(head, struct sv_wg_member, rcu);
 
     free(atomic_load(&member->path));
+    forget_psk(member);
     sv_wipe(&member->peer, sizeof member->peer);
     free(member);
 }
@@ -370,9 +379,21 @@ void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member)
     sv_wg_free_later(wg, &member->rcu, free_member);
 }
 
-void sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY])
+int sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY])
 {
-    memcpy(member->peer.psk, psk, SV_KEY);
+    static const uint8_t none[SV_KEY];
+    uint8_t *kept = NULL;
+
+    if (!sv_equal(psk, none, SV_KEY)) {
+        kept = sv_arena_get(member->wg->secrets);
+        if (!kept) {
+            return SV_E_NOMEM;
+        }
+        memcpy(kept, psk, SV_KEY);
+    }
+    forget_psk(member);
+    member->peer.psk = kept;
+    return 0;
 }
 
 int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to)
@@ -426,7 +447,8 @@ int sv_wg_new(struct sv_wg **out, struct sv_engine *engine)
     sv_heap_init(&wg->deadlines);
     sv_trie_init(&wg->allowed, &engine->rcu);
     wg->arena = sv_arena_new(sizeof(struct sv_wg_keypair));
-    error = wg->arena ? 0 : SV_E_NOMEM;
+    wg->secrets = sv_arena_new(sizeof(struct sv_wg_self));
+    error = wg->arena && wg->secrets ? 0 : SV_E_NOMEM;
     error = error ? error : sv_map_init(&wg->by_key, SV_KEY, &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->keypairs, sizeof(uint32_t), &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->attempts, sizeof(uint32_t), &engine->rcu, engine->secret);
@@ -448,6 +470,7 @@ void sv_wg_free(struct sv_wg *wg)
     publish_self(wg, NULL);
     sv_rcu_clear(&wg->engine->rcu);
     sv_arena_free(wg->arena);
+    sv_arena_free(wg->secrets);
     sv_map_clear(&wg->by_key);
     sv_map_clear(&wg->keypairs);
     sv_map_clear(&wg->attempts);

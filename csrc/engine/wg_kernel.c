@@ -202,7 +202,7 @@ void sv_wg_kernel_put(struct sv_wg_member *member, const struct sv_endpoint *end
     bool failed;
 
     memcpy(peer.public_key, member->peer.public_key, SV_KEY);
-    memcpy(peer.preshared_key, member->peer.psk, SV_KEY);
+    memcpy(peer.preshared_key, sv_wg_psk(&member->peer), SV_KEY);
     peer.first_allowedip = list_allowed(member, &failed);
     for (peer.last_allowedip = peer.first_allowedip;
          peer.last_allowedip && peer.last_allowedip->next_allowedip;

@@ -329,9 +329,9 @@ static int apply_peer(struct sv_wg *wg, const struct peer_change *peer)
         return SV_E_NOMEM;
     }
     if (peer->has_psk) {
-        sv_wg_set_psk(member, peer->psk);
+        error = sv_wg_set_psk(member, peer->psk);
     }
-    if (peer->has_endpoint) {
+    if (peer->has_endpoint && !error) {
         error = sv_wg_set_endpoint(member, &peer->endpoint);
     }
     if (!error) {
@@ -463,7 +463,7 @@ static void put_member(struct text *text, const struct sv_wg_member *member)
     char prefix[64];
 
     put_key(text, "public_key", member->peer.public_key);
-    put_key(text, "preshared_key", member->peer.psk);
+    put_key(text, "preshared_key", sv_wg_psk(&member->peer));
     put(text, "protocol_version=1\n");
     if (path) {
         put_endpoint(text, &path->to);

@@ -45,7 +45,7 @@ class App:
         if self.json:
             click.echo(json.dumps(to_json(value), indent=2))
         else:
-            self.console().print(picture(), soft_wrap=True)
+            self.console().print(picture(), soft_wrap=not sys.stdout.isatty())
 
     def say(self, text: str, **facts: object) -> None:
         """A line that something is done; as JSON its facts."""
@@ -183,11 +183,11 @@ def facts(rows: dict[str, object]) -> Table:
     return table
 
 
-def listing(*columns: str) -> Table:
-    """A table with those columns."""
+def listing(*columns: str, texts: tuple[str, ...] = ()) -> Table:
+    """A table with those columns; those of `texts` go on below where a terminal is too narrow."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name not in texts, overflow="fold")
     return table
 
 

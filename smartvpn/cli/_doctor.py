@@ -108,7 +108,7 @@ def _way(host: str, port: int) -> list[Check]:
 
 
 def _picture(checks: list[Check]) -> RenderableType:
-    table = listing("CHECK", "", "FOUND", "WHAT TO DO")
+    table = listing("CHECK", "", "FOUND", "WHAT TO DO", texts=("FOUND", "WHAT TO DO"))
     for item in checks:
         verdict = Text(item.verdict.value, style=_STYLES[item.verdict])
         table.add_row(Text(item.name), verdict, Text(one_line(item.detail)), Text(one_line(item.fix or "")))

@@ -14,6 +14,8 @@ from smartvpn.cli._app import App, AppGroup, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
 from smartvpn.cli._lifecycle import chosen_path, load, run_systemctl
 from smartvpn.commands import Mode
+from smartvpn.config import DEFAULT_REGISTRY, ServerConfig
+from smartvpn.configfile import AnyConfig
 from smartvpn.installer import ServiceUnit, VpnInstaller
 
 
@@ -31,7 +33,7 @@ def group() -> None:
 def install(app: App, config: Path | None, only_print: bool, force: bool, no_start: bool) -> None:
     """Install the service for a config file, and start it, now and at each boot."""
     path = chosen_path(config).absolute()
-    mode, _ = load(path)
+    mode, loaded = load(path)
     unit = VpnInstaller.generate_service_unit(
         mode.value, str(path), binary_path=str(_daemon_program()), socket_path=app.socket
     )
@@ -39,6 +41,7 @@ def install(app: App, config: Path | None, only_print: bool, force: bool, no_sta
         value = {"platform": unit.platform, "path": unit.install_path, "content": unit.content}
         app.show(value, lambda: unit.content.rstrip("\n"))
         return
+    _refuse_what_it_cannot_write(unit, loaded)
     place = Path(unit.install_path)
     before = place.read_text() if place.exists() else None
     if before not in (None, unit.content) and not force:
@@ -48,6 +51,19 @@ def install(app: App, config: Path | None, only_print: bool, force: bool, no_sta
     app.say(f"installed {place}{' and started it' if started else ''}", path=str(place), started=started)
     if not no_start and not started:
         app.hint("no service manager runs here: the unit takes effect where one does")
+
+
+def _refuse_what_it_cannot_write(unit: ServiceUnit, config: AnyConfig) -> None:
+    """The hub's own user has one folder; better said now than by a service that does not start."""
+    if unit.platform != "linux" or not isinstance(config, ServerConfig) or config.registry == ":memory:":
+        return
+    folder = Path(DEFAULT_REGISTRY).parent
+    if folder not in Path(config.registry).parents:
+        raise Failure(
+            f"registry: {config.registry} lies outside {folder}, the only folder that the service may write",
+            "move the file and its key there, and name it in the config",
+            ExitCode.CONFIG,
+        )
 
 
 def _install(unit: ServiceUnit, mode: Mode, before: str | None, *, start: bool) -> None:

@@ -27,8 +27,9 @@ def status(app: App) -> None:
 def _hub(server: VpnServer) -> tuple[dict[str, Any], RenderableType]:
     state = server.get_status()
     value: dict[str, Any] = {"mode": "server", "status": to_json(state)}
-    rows: dict[str, object] = {"hub": state.state, **_where(state)}
-    if state.state is TunnelState.CONNECTED:
+    up = state.state is TunnelState.CONNECTED
+    rows: dict[str, object] = {"hub": "up" if up else "not started", **_where(state)}
+    if up:
         sums = server.get_statistics()
         total = server.list_registered_clients(limit=1).total
         value |= {"statistics": to_json(sums), "registeredClients": total}

@@ -51,6 +51,7 @@ class _Seen:
     sessions: dict[str, list[ClientInfo]] = field(factory=dict)
     entries: list[ClientEntry] = field(factory=list)
     entries_at: float = 0.0
+    entries_known: bool = False
     telemetry: dict[str, tuple[float, ClientTelemetry]] = field(factory=dict)
     error: str | None = "not connected yet"
 
@@ -87,6 +88,9 @@ class HubFeed:
                 if self._seen.error != str(error):
                     log.warning("the hub cannot be reached: %s", error)
                 self._seen = _Seen(error=str(error))
+            except Exception:
+                log.exception("the hub's answer cannot be understood")
+                self._seen = _Seen(error="its answer cannot be understood: see the dashboard's log")
             finally:
                 self._server = None
             await self._announce()
@@ -123,7 +127,7 @@ class HubFeed:
         self._clients.update({i.session_id: (i.bytes_sent, i.bytes_received) for i in every}, now)
         if now - seen.entries_at > max(_REGISTRY_SECS, len(seen.entries) / _ENTRIES_A_SECOND):
             seen.entries = await server.list_registered_clients()
-            seen.entries_at = now
+            seen.entries_at, seen.entries_known = now, True
         shown = {entry.client_id for view in self._views.values() for entry in self._page(view)[0]}
         await self._measure(server, (name for name in shown if name in sessions), now)
         seen.telemetry = {name: known for name, known in seen.telemetry.items() if name in sessions}
@@ -190,7 +194,7 @@ class HubFeed:
             "sent": total.sent,
             "received": total.received,
             "online": len(seen.sessions),
-            "registered": len(seen.entries),
+            "registered": len(seen.entries) if seen.entries_known else None,
             "found": found,
             "offset": view.offset,
             "page": PAGE,

@@ -4,7 +4,6 @@ It lives in the daemon and not behind the management socket: a scrape is one loo
 clients there are, and who may read figures is not thereby allowed to command the hub.
 """
 
-from smartvpn.metrics.endpoint import DEFAULT_ADDRESS, MetricsEndpoint
-from smartvpn.metrics.ledger import DEFAULT_CLIENTS
+from smartvpn.metrics.endpoint import MetricsEndpoint
 
-__all__ = ["DEFAULT_ADDRESS", "DEFAULT_CLIENTS", "MetricsEndpoint"]
+__all__ = ["MetricsEndpoint"]

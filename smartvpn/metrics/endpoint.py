@@ -13,10 +13,8 @@ from smartvpn._address import join_host_port, parse_listen
 from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
 from smartvpn.hub import Hub
 from smartvpn.metrics.families import HubFamilies, TunnelFamilies, peer_reading, session_reading
-from smartvpn.metrics.ledger import DEFAULT_CLIENTS, Ledger
+from smartvpn.metrics.ledger import Ledger
 from smartvpn.tunnel import Tunnel
-
-DEFAULT_ADDRESS = "127.0.0.1:9586"
 
 _CONNECTIONS = 8
 _REQUEST_BYTES = 8192
@@ -29,7 +27,7 @@ log = logging.getLogger(__name__)
 class MetricsEndpoint:
     """Serves one hub's or tunnel's metrics over HTTP."""
 
-    def __init__(self, service: Hub | Tunnel, clients: int = DEFAULT_CLIENTS) -> None:
+    def __init__(self, service: Hub | Tunnel, clients: int) -> None:
         self._service = service
         self._clients = Ledger(clients)
         self._peers = Ledger(clients)
@@ -38,7 +36,7 @@ class MetricsEndpoint:
         self._server: asyncio.Server | None = None
         self.address = ""
 
-    async def start(self, address: str = DEFAULT_ADDRESS) -> Self:
+    async def start(self, address: str) -> Self:
         """Listen on `host:port`; port 0 picks one. Raises ConfigError, ConflictError."""
         try:
             host, port = parse_listen(address)

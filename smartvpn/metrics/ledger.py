@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from attrs import define, field
 
-DEFAULT_CLIENTS = 100
 OTHER = "_other"
 
 Counts = dict[str, int]

@@ -162,7 +162,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("command", [["up"], ["run"], ["service", "install", "--print"]], ids=" ".join)
-@pytest.mark.parametrize(("text", "expected"), CONFIGS.items(), ids=lambda value: None)
+@pytest.mark.parametrize(("text", "expected"), CONFIGS.items(), ids=map(str, range(len(CONFIGS))))
 def test_a_wrong_config(command: list[str], text: str, expected: tuple[str, int], folder: Path) -> None:
     """Status 7 with the file's name and the field's, and never a key."""
     config = folder / "config.json"

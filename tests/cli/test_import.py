@@ -125,7 +125,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "words"), FAULTS.items(), ids=lambda value: None)
+@pytest.mark.parametrize(("text", "words"), FAULTS.items(), ids=map(str, range(len(FAULTS))))
 def test_faults_are_named_by_file_and_line(text: str, words: str, tmp_path: Path) -> None:
     """Status 7, nothing is written, and no value of a key is repeated."""
     source, config = tmp_path / "wg0.conf", tmp_path / "server.json"

@@ -51,7 +51,7 @@ def test_systemd_verifies_the_unit(mode: str, tmp_path: Path) -> None:
 
 def test_install_and_remove_without_a_manager(hub: Machine, tmp_path: Path) -> None:
     """Where no systemd runs the unit is put in place and taken away, and said that nothing starts it."""
-    hub.init()
+    hub.init("--registry", "/var/lib/smartvpn/registry.db")
     units = tmp_path / "units"
     units.mkdir()
     tool = " ".join(COMMAND)
@@ -87,6 +87,13 @@ def test_install_and_remove_without_a_manager(hub: Machine, tmp_path: Path) -> N
     assert "Type=notify" in (tmp_path / "installed").read_text()
     assert "use --force" in (tmp_path / "refused").read_text()
     assert list(units.iterdir()) == []
+
+
+def test_a_registry_that_the_service_cannot_write(hub: Machine) -> None:
+    """It is named before anything is installed."""
+    hub.init()
+    done = hub("service", "install", hub.config)
+    assert (done.status, "registry.db lies outside" in done.one_line()) == (ExitCode.CONFIG, True)
 
 
 def test_nothing_is_installed_for_a_wrong_config(tmp_path: Path) -> None:

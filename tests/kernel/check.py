@@ -6,20 +6,20 @@ import asyncio
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from smartvpn import ConfigError, Keypair
+from smartvpn import ConfigError, Keypair, SmartVpnError
 from smartvpn.server import VpnServer
 from smartvpn.types import ConfigBundle
 
 HUB = {"alice": "10.99.1.1", "bob": "10.99.2.1"}
 GATEWAY = "10.8.0.1"
 PORT = 51820
+SOCKET = Path("/run/hub.sock")
 
 
 def sh(text: str, check: bool = True) -> str:
@@ -91,15 +91,33 @@ def config(**changes: Any) -> dict[str, Any]:
     }
 
 
+def spawn() -> subprocess.Popen[bytes]:
+    """A daemon that will listen on SOCKET."""
+    SOCKET.unlink(missing_ok=True)
+    words = f"-m smartvpn.daemon --management-socket {SOCKET} --mode server"
+    return subprocess.Popen([sys.executable, *words.split()])
+
+
+async def daemon() -> subprocess.Popen[bytes]:
+    """A hub's daemon that listens; an emulated machine takes its time to load it."""
+    process = spawn()
+    await until(SOCKET.exists, "the daemon listens", 200)
+    return process
+
+
 @contextlib.asynccontextmanager
 async def hub(**changes: Any) -> Any:
     """A daemon with a hub."""
-    server = VpnServer({"transport": "stdio"})
+    process = await daemon()
+    server = VpnServer({"transport": "socket", "socketPath": str(SOCKET)})
     try:
         await server.start(config(**changes))
         yield server
+        await server.stop_server()
     finally:
         await server.stop()
+        process.terminate()
+        process.wait(30)
 
 
 async def clients_and_peers() -> None:
@@ -211,12 +229,13 @@ async def what_is_never_reached() -> None:
 
 async def what_a_killed_hub_leaves() -> None:
     """Its interface outlives it; the next start with the same key takes it away and serves again."""
-    server = VpnServer({"transport": "stdio"})
+    process = await daemon()
+    server = VpnServer({"transport": "socket", "socketPath": str(SOCKET)})
     await server.start(config())
     [name] = interfaces()
-    for pid in map(int, sh("pgrep -f smartvpn.daemon").split()):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(Exception):
+    process.kill()
+    process.wait()
+    with contextlib.suppress(SmartVpnError):
         await server.stop()
     assert interfaces() == [name]
     async with hub() as again:

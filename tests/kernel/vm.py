@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "build" / "kernel"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 SKIPPED = 77
-SECONDS = 400
+SECONDS = 1200
 NFT_MODULES = ["nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_rt", "nft_exthdr"]
 MODULES = ["virtio_pci", "virtiofs", "wireguard", "tun", "veth", *NFT_MODULES]
 
@@ -141,19 +142,26 @@ def _boot(kernel: Path, ram: Path, link: Path) -> int:
     machine += ["-device", "vhost-user-fs-pci,chardev=fs,tag=host", "-nographic", "-nodefaults", "-no-reboot"]
     machine += ["-serial", "stdio", "-kernel", str(kernel), "-initrd", str(ram)]
     machine += ["-append", "console=ttyS0 quiet panic=-1"]
-    done = subprocess.run(
-        ["qemu-system-x86_64", *machine],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    text = done.stdout.decode("utf-8", "replace").replace("\r", "")
-    print(text, end="")
-    found = re.findall(r"^vm: status (\d+)$", text, re.M)
-    if not found:
-        raise RuntimeError(f"the machine ended without a status: {done.stderr.decode()}")
-    return int(found[-1])
+    command = ["qemu-system-x86_64", *machine]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        end = threading.Timer(SECONDS, process.kill)
+        end.start()
+        status = _follow(process)
+        end.cancel()
+    if status is None:
+        raise RuntimeError("the machine ended without a status")
+    return status
+
+
+def _follow(process: subprocess.Popen[str]) -> int | None:
+    """Shows what the machine says; the status that it tells."""
+    status = None
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line.rstrip(), flush=True)
+        found = re.match(r"vm: status (\d+)", line)
+        status = int(found[1]) if found else status
+    return status
 
 
 def main() -> int:

@@ -51,7 +51,7 @@ function drawHub(picture) {
   element("hub-state").className = `pill ${state === "connected" ? "good" : "bad"}`;
   element("hub-address").textContent = hub && hub.serverAddr ? `${hub.serverAddr} · ${hub.transport}` : "";
   element("online").textContent = picture.error ? "–" : picture.online;
-  element("registered").textContent = picture.error ? "\u00a0" : `of ${picture.registered} registered`;
+  element("registered").textContent = picture.error || picture.registered === null ? "\u00a0" : `of ${picture.registered} registered`;
   element("rate-sent").textContent = statistics ? bits(picture.sent) : "–";
   element("rate-received").textContent = statistics ? bits(picture.received) : "–";
   element("total-sent").textContent = statistics ? `${bytes(statistics.bytesSent)} in all` : "\u00a0";
@@ -69,7 +69,7 @@ function drawRows(picture) {
   if (wanted.length !== body.rows.length || wanted.some((row, index) => row !== body.rows[index])) body.replaceChildren(...wanted);
   element("clients").hidden = wanted.length === 0;
   element("empty").hidden = wanted.length > 0;
-  element("empty").textContent = picture.error ? "No hub to ask." : picture.registered ? "No client matches." : "No clients yet. Add the first one: it takes a name and a second.";
+  element("empty").textContent = picture.error ? "No hub to ask." : picture.registered === null ? "Reading the registry …" : picture.registered ? "No client matches." : "No clients yet. Add the first one: it takes a name and a second.";
   const last = picture.offset + wanted.length;
   element("pages").hidden = picture.found <= picture.page;
   element("page").textContent = `${picture.offset + 1}–${last} of ${picture.found}`;
