@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -20,11 +17,14 @@ from smartvpn._native import (
     EventKind,
     NativeEvent,
     NativeServer,
+    QuicIdentity,
     Session,
     WgPeer,
     aead_name,
+    has_quic,
     pem_text,
 )
+from smartvpn._quic import certificate_hash, public_quic_endpoint, quic_identity
 from smartvpn.commands import (
     ClientIdParams,
     CreateClientParams,
@@ -121,7 +121,7 @@ class Hub:
             self._running = running
         self._fanout.publish(Started())
         self._fanout.publish(StatusChanged(status=self._status()))
-        return StartResult(listen=running.listen_addresses())
+        return StartResult(quic_cert_hash=running.quic_cert_hash, listen=running.listen_addresses())
 
     async def stop(self, _: NoParams | None = None) -> None:
         """Close everything. A hub that is not started is none the worse."""
@@ -321,6 +321,7 @@ class _Running:
         fanout: Fanout,
         public: tuple[str, int | None],
         wg_key: PrivateKey,
+        quic: QuicIdentity | None,
     ) -> None:
         self.config = config
         self.registry = registry
@@ -331,10 +332,16 @@ class _Running:
         host, _ = config.listen_endpoint() or ("", 0)
         self._websocket = join_host_port(host, engine.port) if mode.websocket else None
         self._wireguard = join_host_port("0.0.0.0", engine.wg_port) if mode.wireguard else None
-        self.listen = self._websocket or self._wireguard
+        quic_host, _ = config.quic_listen_endpoint() or ("", 0)
+        self._quic = join_host_port(quic_host, engine.quic_port) if quic else None
+        self.listen = self._websocket or self._quic or self._wireguard
         self.public_host = join_host_port(public[0], public[1] or engine.port)
         self.wg_endpoint = join_host_port(public[0], engine.wg_port or config.wg_listen_port)
         self._wg_key = wg_key
+        self.quic_endpoint = (
+            public_quic_endpoint(config, public, engine.port, engine.quic_port) if quic else None
+        )
+        self.quic_cert_hash = certificate_hash(quic.certificate) if quic else None
         self.cert_hash = _cert_hash(config)
         self._fanout = fanout
         self._pump: EnginePump | None = None
@@ -346,17 +353,20 @@ class _Running:
         registry = await SqliteRegistry.open(config.registry)
         try:
             wg_key = await _wg_key(config, registry)
+            serves_quic = config.transport_mode.quic and has_quic()
+            quic = await quic_identity(config, registry) if serves_quic else None
             engine = await asyncio.to_thread(
                 NativeServer.open,
                 config,
                 wg_private_key=wg_key.base64 if config.transport_mode.wireguard else None,
+                quic=quic,
                 tun_name=tun_name,
                 workers=workers,
             )
         except BaseException:
             await registry.close()
             raise
-        running = cls(config, registry, engine, fanout, public, wg_key)
+        running = cls(config, registry, engine, fanout, public, wg_key, quic)
         try:
             await running._begin()
         except BaseException:
@@ -373,9 +383,11 @@ class _Running:
         await self.configure_network()
         self._pump = EnginePump(self.engine, self._on_event)
         log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
+        if self.quic_cert_hash is not None:
+            log.info("QUIC cert hash: %s", self.quic_cert_hash)
 
     def listen_addresses(self) -> ListenAddresses:
-        return ListenAddresses(websocket=self._websocket, wireguard=self._wireguard)
+        return ListenAddresses(websocket=self._websocket, quic=self._quic, wireguard=self._wireguard)
 
     async def configure_network(self) -> None:
         """Addresses, routes, forwarding, NAT: what differs from how it is."""
@@ -505,17 +517,26 @@ class _Running:
     def client_config(
         self, entry: ClientEntry, private_key: str | None, wg_private_key: str | None = None
     ) -> ClientConfig:
-        if not self.config.transport_mode.websocket:
+        url, transport = self._native_address()
+        if url is None:
             return self._wireguard_client_config(entry, wg_private_key)
-        scheme = "wss" if self.cert_hash else "ws"
+        elsewhere = transport is Transport.AUTO and self.quic_endpoint not in (None, self.public_host)
         return ClientConfig(
-            server_url=f"{scheme}://{self.public_host}/",
+            server_url=url,
+            quic_server_url=self.quic_endpoint if elsewhere else None,
             server_public_key=self.config.public_key,
             client_private_key=private_key,
             client_public_key=entry.public_key,
-            transport=Transport.AUTO if self.cert_hash else Transport.WEBSOCKET,
-            server_cert_hash=self.cert_hash,
+            transport=transport,
+            server_cert_hash=self.quic_cert_hash or self.cert_hash,
         )
+
+    def _native_address(self) -> tuple[str | None, Transport]:
+        """Where clients connect and by what; None where there is but WireGuard."""
+        if not self.config.transport_mode.websocket:
+            return self.quic_endpoint, Transport.QUIC
+        url = f"{'wss' if self.cert_hash else 'ws'}://{self.public_host}/"
+        return url, Transport.AUTO if self.cert_hash or self.quic_endpoint else Transport.WEBSOCKET
 
     def _wireguard_client_config(self, entry: ClientEntry, private_key: str | None) -> ClientConfig:
         config = self.config
@@ -589,9 +610,9 @@ class _Running:
 def _require_buildable(config: ServerConfig) -> None:
     """Refuse what this build has not; mode `all` does without, and says so."""
     mode = config.transport_mode
-    if mode in (TransportMode.QUIC, TransportMode.BOTH):
+    if mode in (TransportMode.QUIC, TransportMode.BOTH) and not has_quic():
         raise ConfigError("transportMode", f"'{mode}' is not in this build")
-    if mode.quic:
+    if mode.quic and not has_quic():
         log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
     if mode.wireguard and config.wg_backend is WgBackend.KERNEL:
         raise ConfigError("wgBackend", "'kernel' is not in this build")
@@ -648,9 +669,7 @@ def _cert_hash(config: ServerConfig) -> str | None:
     """SHA-256 of the certificate's DER, base64; None without TLS."""
     if config.tls_cert is None:
         return None
-    first = pem_text("tlsCert", config.tls_cert).partition("-----END CERTIFICATE-----")
-    der = ssl.PEM_cert_to_DER_cert(first[0][first[0].index("-----BEGIN CERTIFICATE-----") :] + first[1])
-    return base64.b64encode(hashlib.sha256(der).digest()).decode()
+    return certificate_hash(pem_text("tlsCert", config.tls_cert))
 
 
 def _public_host(config: ServerConfig) -> tuple[str, int | None]:

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "engine/mtu.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
@@ -86,7 +87,7 @@ static bool seal_behind(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
 }
 
 /* The packet's bytes are used up afterwards; the buffer stays the caller's. */
-static void transmit(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
+static void send_frame(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
 {
     size_t len = sv_buf_len(buf);
     uint8_t type = SV_FRAME_IP_PACKET;
@@ -163,7 +164,8 @@ struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
 static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
                     const struct sv_limiter *limiter)
 {
-    enum sv_verdict full = limiter && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
+    bool blocked = conn->link->blocked || conn->link->datagrams_blocked;
+    enum sv_verdict full = limiter && !blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
     struct sv_queue *queue = sv_queue_make(&conn->queue, limiter);
     size_t len = sv_buf_len(*slot);
     struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
@@ -178,9 +180,32 @@ static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class kl
     }
 }
 
-static bool must_wait(const struct sv_conn *conn)
+/* ---- stream or datagrams ---- */
+
+static size_t unit_of(const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    return conn->link->blocked || (conn->queue && sv_queue_packets(conn->queue)) ||
+    return buf->kind ? sv_gso_unit(buf->data, ip, buf->kind, buf->segment_size) : sv_buf_len(buf);
+}
+
+static bool is_blocked(const struct sv_conn *conn, bool datagrams)
+{
+    return datagrams ? sv_cut_blocked(conn) : conn->link->blocked;
+}
+
+/* *slot may be taken. */
+static void transmit(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, size_t segments,
+                     bool datagrams)
+{
+    if (datagrams) {
+        sv_cut_send(conn, slot, ip);
+    } else {
+        send_frame(conn, *slot, segments);
+    }
+}
+
+static bool must_wait(const struct sv_conn *conn, bool datagrams)
+{
+    return is_blocked(conn, datagrams) || (conn->queue && sv_queue_packets(conn->queue)) ||
            !sv_session_can_send(&conn->session);
 }
 
@@ -192,23 +217,23 @@ static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, siz
            sv_buf_len(buf) <= SUPER_PLAIN_MAX;
 }
 
-static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
-                    size_t segments)
+static void forward(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, enum sv_class klass,
+                    uint32_t flow, bool datagrams)
 {
     struct sv_limiter *limiter = limiter_of(conn);
     size_t len = sv_buf_len(*slot);
 
-    if (must_wait(conn) ||
+    if (must_wait(conn, datagrams) ||
         (limiter && !sv_bucket_take(&limiter->down, conn->worker->loop.now, (uint32_t)len))) {
         enqueue(conn, slot, klass, flow, limiter);
         sv_worker_mark_dirty(conn);
     } else {
-        transmit(conn, *slot, segments);
+        transmit(conn, slot, ip, segments_of(*slot, ip), datagrams);
     }
 }
 
 static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip *ip, enum sv_class klass,
-                  uint32_t flow)
+                  uint32_t flow, bool datagrams)
 {
     struct sv_gso it;
     struct sv_buf *segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
@@ -221,7 +246,7 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
     }
     while (segment && (n = sv_gso_next(&it, segment->data))) {
         segment->end = segment->data + n;
-        forward(conn, &segment, klass, flow, 1);
+        forward(conn, &segment, ip, klass, flow, datagrams);
         if (!segment) {
             segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
         } else {
@@ -239,7 +264,7 @@ static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const
     struct sv_vnet plain = {0};
     struct iovec iov[2];
     size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6,
-                               conn->mtu);
+                               (uint16_t)sv_mtu_limit(conn->link, conn->mtu));
 
     drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
     if (n) {
@@ -253,18 +278,16 @@ static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const
 /* Fragments may be made of IPv4 without DF, by whoever carries it on; everything else must fit. */
 static bool too_big(const struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    size_t unit = buf->kind ? sv_gso_unit(buf->data, ip, buf->kind, buf->segment_size) : sv_buf_len(buf);
-
-    return unit > conn->mtu && (ip->version == 6 || ip->df);
+    return unit_of(buf, ip) > sv_mtu_limit(conn->link, conn->mtu) && (ip->version == 6 || ip->df);
 }
 
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip)
 {
     struct sv_buf *buf = *slot;
-    size_t segments = segments_of(buf, ip);
     struct sv_limiter *limiter = limiter_of(conn);
     enum sv_class klass;
     uint32_t flow;
+    bool datagrams, whole;
 
     if (!conn->link || conn->closing) {
         drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
@@ -275,22 +298,41 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
         return;
     }
     klass = sv_classify(conn->worker->classifier, conn->worker->loop.now, ip, &flow);
-    if (buf->kind && (!super_fits(conn, buf, segments) || (limiter && limiter->bytes_per_sec))) {
-        split(conn, buf, ip, klass, flow);
+    datagrams = sv_cut_takes(conn, flow, unit_of(buf, ip));
+    whole = !buf->kind || ((datagrams || super_fits(conn, buf, segments_of(buf, ip))) &&
+                           !(limiter && limiter->bytes_per_sec));
+    if (whole) {
+        forward(conn, slot, ip, klass, flow, datagrams);
     } else {
-        forward(conn, slot, klass, flow, segments);
+        split(conn, buf, ip, klass, flow, datagrams);
     }
 }
 
-static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
+/* false: the first in the queue cannot go now. */
+static bool drain_one(struct sv_conn *conn, struct sv_buf *buf, struct sv_limiter *limiter)
 {
-    struct sv_ip ip;
+    uint64_t now = conn->worker->loop.now;
+    uint32_t len = (uint32_t)sv_buf_len(buf);
+    struct sv_ip ip = {0};
+    bool datagrams = false;
     size_t segments = 1;
 
-    if (buf->kind && sv_ip_parse(&ip, buf->data, sv_buf_len(buf)) == 0) {
+    if ((buf->kind || conn->cut) && sv_ip_parse(&ip, buf->data, len) == 0) {
         segments = segments_of(buf, &ip);
+        datagrams = sv_cut_takes(conn, buf->tag, unit_of(buf, &ip));
     }
-    transmit(conn, buf, segments);
+    if (is_blocked(conn, datagrams)) {
+        return false;
+    }
+    if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
+        conn->drain_at = sv_bucket_when(&limiter->down, now, len);
+        sv_worker_wake_at(conn, conn->drain_at);
+        return false;
+    }
+    sv_queue_pop(conn->queue, now);
+    transmit(conn, &buf, &ip, segments, datagrams);
+    sv_buf_put(buf);
+    return true;
 }
 
 void sv_outbound_drain(struct sv_conn *conn)
@@ -300,21 +342,15 @@ void sv_outbound_drain(struct sv_conn *conn)
     struct sv_buf *buf;
     uint64_t expired;
 
-    if (!conn->queue || !sv_session_can_send(&conn->session)) {
+    if (!sv_session_can_send(&conn->session)) {
+        return;
+    }
+    sv_cut_resume(conn);
+    if (!conn->queue) {
         return;
     }
     expired = conn->queue->lanes[SV_CLASS_HIGH].drops;
-    while (!conn->closing && !conn->link->blocked && (buf = sv_queue_peek(conn->queue, now))) {
-        uint32_t len = (uint32_t)sv_buf_len(buf);
-
-        if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
-            conn->drain_at = sv_bucket_when(&limiter->down, now, len);
-            sv_worker_wake_at(conn, conn->drain_at);
-            break;
-        }
-        sv_queue_pop(conn->queue, now);
-        drain_one(conn, buf);
-        sv_buf_put(buf);
+    while (!conn->closing && (buf = sv_queue_peek(conn->queue, now)) && drain_one(conn, buf, limiter)) {
     }
     sv_count(&conn->traffic.drops[SV_DROP_HIGH], conn->queue->lanes[SV_CLASS_HIGH].drops - expired);
 }
