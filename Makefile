@@ -18,6 +18,17 @@ ifeq ($(ARCH),x86_64)
 CPPFLAGS += -DSV_HAVE_IPSEC_MB
 LIBS     += -lIPSec_MB
 endif
+# QUIC stands on ngtcp2: the system's, or one built into CACHE by vendor/ngtcp2 (make vendor), else QUIC is left out; QUIC=none leaves it out at will.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/smartvpn
+QUIC  ?= $(shell vendor/ngtcp2 state "$(CACHE)")
+ifeq ($(QUIC),system)
+PKGS     += libngtcp2 libngtcp2_crypto_gnutls gnutls
+CPPFLAGS += -DSV_HAVE_QUIC
+else ifeq ($(QUIC),static)
+PKGS     += gnutls
+CPPFLAGS += -DSV_HAVE_QUIC -DNGTCP2_STATICLIB -I$(CACHE)/ngtcp2/include
+NGTCP2   := $(CACHE)/ngtcp2/lib/libngtcp2_crypto_gnutls.a $(CACHE)/ngtcp2/lib/libngtcp2.a
+endif
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
@@ -41,6 +52,11 @@ ALL_LIBS = $(PKG_LIBS) $(LIBS)
 JOBS    ?= $(shell nproc)
 
 SOURCES := $(filter-out csrc/program/%,$(wildcard csrc/*/*.c))
+ifeq ($(filter system static,$(QUIC)),)
+SOURCES := $(filter-out csrc/transport/quic_%,$(SOURCES)) csrc/transport/quic_absent.c
+else
+SOURCES := $(filter-out csrc/transport/quic_absent.c,$(SOURCES))
+endif
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c tests/c/sim*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
@@ -48,14 +64,15 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
+.PHONY: all deps deps-build deps-test deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
 
 all: build
 
 # ---- what a bare machine lacks ----
 
 APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-dev libwebsockets-dev libssl-dev \
-             libcurl4-openssl-dev libb2-dev iproute2 nftables iputils-ping iperf3
+             libcurl4-openssl-dev libb2-dev libgnutls28-dev cmake dpkg-dev debian-archive-keyring iproute2 nftables \
+             iputils-ping iperf3
 ifeq ($(ARCH),x86_64)
 APT_BUILD += libipsec-mb-dev
 endif
@@ -69,7 +86,15 @@ deps: deps-test
 deps-build:
 	@tools/apt-install $(APT_BUILD)
 	@tools/apt-install --optional $(APT_OPTIONAL)
-	@$(MAKE) --no-print-directory $(VENV)/.stamp
+	@$(MAKE) --no-print-directory vendor $(VENV)/.stamp
+
+# Third-party parts that no package of this machine brings.
+vendor:
+ifneq ($(QUIC),none)
+	@vendor/ngtcp2 get "$(CACHE)"
+else
+	@[ "$(origin QUIC)" != file ] || vendor/ngtcp2 get "$(CACHE)"
+endif
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
@@ -96,12 +121,22 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
-$(STATIC): $(OBJECTS)
-	@rm -f $@
-	$(call say,AR,$@)$(AR) rcs $@ $^
+# What was compiled with QUIC and without must not mix.
+$(BUILD)/quic.state: FORCE
+	@mkdir -p $(@D)
+	@echo "$(QUIC) $(NGTCP2)" | cmp -s - $@ || echo "$(QUIC) $(NGTCP2)" > $@
+.PHONY: FORCE
 
-$(SHARED): $(OBJECTS)
-	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libsmartvpn.so.$(SOVERSION) $(ALL_LDFLAGS) $^ -o $@ $(ALL_LIBS)
+$(BUILD)/csrc/transport/quic_%.o: $(BUILD)/quic.state
+
+# A static ngtcp2 becomes part of it.
+$(STATIC): $(OBJECTS) $(NGTCP2) $(BUILD)/quic.state
+	@rm -f $@
+	$(call say,AR,$@)$(AR) rcs $@ $(OBJECTS)
+	@printf '%s\n' "open $@" $(NGTCP2:%="addlib %") save end | $(AR) -M
+
+$(SHARED): $(OBJECTS) $(NGTCP2) $(BUILD)/quic.state
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libsmartvpn.so.$(SOVERSION) $(ALL_LDFLAGS) $(OBJECTS) $(NGTCP2) -o $@ $(ALL_LIBS)
 
 .PHONY: extension
 extension: $(STATIC)

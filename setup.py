@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -15,17 +16,24 @@ class BuildCore(build_ext):
     """libsmartvpn.a before the extension that holds it."""
 
     def run(self) -> None:
+        subprocess.run(["make", "-C", str(ROOT), "vendor"], check=True)
         subprocess.run(["make", "-C", str(ROOT), f"-j{os.cpu_count()}", "build/libsmartvpn.a"], check=True)
+        for extension in self.extensions:
+            extension.extra_link_args = cffi_build().link_arguments()  # vendor may have brought more
         super().run()
 
 
-def extensions() -> list[object]:
+def cffi_build() -> ModuleType:
     spec = importlib.util.spec_from_file_location("_cffi_build", ROOT / "smartvpn" / "_cffi_build.py")
     assert spec is not None
     assert spec.loader is not None
-    _cffi_build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(_cffi_build)
-    return [_cffi_build.make_ffi(_cffi_build.link_arguments()).distutils_extension(tmpdir="build/cffi")]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def extensions() -> list[object]:
+    return [cffi_build().make_ffi(cffi_build().link_arguments()).distutils_extension(tmpdir="build/cffi")]
 
 
 setup(

@@ -1,6 +1,7 @@
 #include "io/udp.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,39 +97,51 @@ static int fail(int fd, const char *what, uint16_t port)
                    "%s UDP port %u: %s", what, port, strerror(code));
 }
 
-/* *out stays -1 where the machine has no such addresses. */
-static int open_one(int *out, int family, uint16_t *port, enum sv_udp_share share, uint32_t mark)
+union address {
+    struct sockaddr any;
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+};
+
+/* *out stays -1 where the machine has no such addresses. The address gets its port. */
+static int open_one(int *out, union address *addr, enum sv_udp_share share, uint32_t mark)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in4;
-        struct sockaddr_in6 in6;
-    } addr = {0};
-    socklen_t len = family == AF_INET ? sizeof addr.in4 : sizeof addr.in6;
-    int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool v6 = addr->any.sa_family == AF_INET6;
+    socklen_t len = v6 ? sizeof addr->in6 : sizeof addr->in4;
+    uint16_t port = ntohs(v6 ? addr->in6.sin6_port : addr->in4.sin_port);
+    int fd = socket(addr->any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0) {
-        return errno == EAFNOSUPPORT ? 0 : fail(fd, "cannot open", *port);
+        return errno == EAFNOSUPPORT ? 0 : fail(fd, "cannot open", port);
     }
-    addr.any.sa_family = (sa_family_t)family;
-    if (family == AF_INET) {
-        addr.in4.sin_port = htons(*port);
-    } else {
-        addr.in6.sin6_port = htons(*port);
+    if (v6) {
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     }
     set_int(fd, SOL_SOCKET, SO_REUSEPORT, share == SV_UDP_JOIN);
     if (mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark)) {
-        return fail(fd, "cannot set the mark of", *port);
+        return fail(fd, "cannot set the mark of", port);
     }
-    tune(fd, family == AF_INET6);
-    if (bind(fd, &addr.any, len) || getsockname(fd, &addr.any, &len)) {
-        return errno == EADDRNOTAVAIL && family == AF_INET6 ? (close(fd), 0) : fail(fd, "cannot bind", *port);
+    tune(fd, v6);
+    if (bind(fd, &addr->any, len) || getsockname(fd, &addr->any, &len)) {
+        return errno == EADDRNOTAVAIL && v6 && IN6_IS_ADDR_UNSPECIFIED(&addr->in6.sin6_addr)
+                   ? (close(fd), 0)
+                   : fail(fd, "cannot bind", port);
     }
     set_int(fd, SOL_SOCKET, SO_REUSEPORT, share != SV_UDP_ALONE);
-    *port = ntohs(family == AF_INET ? addr.in4.sin_port : addr.in6.sin6_port);
     *out = fd;
     return 0;
+}
+
+static int open_any(int *out, sa_family_t family, uint16_t *port, enum sv_udp_share share, uint32_t mark)
+{
+    union address addr = {.any.sa_family = family};
+    uint16_t *at = family == AF_INET ? &addr.in4.sin_port : &addr.in6.sin6_port;
+    int error;
+
+    *at = htons(*port);
+    error = open_one(out, &addr, share, mark);
+    *port = ntohs(*at);
+    return error;
 }
 
 static bool takes_segments(int fd)
@@ -149,9 +162,9 @@ int sv_udp_open(struct sv_udp *udp, uint16_t *port, enum sv_udp_share share, uin
     for (int i = 0; i < TRIES_FOR_BOTH; i++) {
         *udp = (struct sv_udp){.fd4 = -1, .fd6 = -1};
         *port = wanted;
-        status = open_one(&udp->fd4, AF_INET, port, share, mark);
+        status = open_any(&udp->fd4, AF_INET, port, share, mark);
         if (status == 0) {
-            status = open_one(&udp->fd6, AF_INET6, port, share, mark);
+            status = open_any(&udp->fd6, AF_INET6, port, share, mark);
         }
         if (status == 0) {
             break;
@@ -167,6 +180,59 @@ int sv_udp_open(struct sv_udp *udp, uint16_t *port, enum sv_udp_share share, uin
     udp->port = *port;
     udp->segments = takes_segments(udp->fd4 >= 0 ? udp->fd4 : udp->fd6);
     return status;
+}
+
+static bool is_all_addresses(const union address *addr)
+{
+    return addr->any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->in6.sin6_addr);
+}
+
+int sv_udp_open_at(struct sv_udp *udp, const struct sockaddr_storage *at, enum sv_udp_share share)
+{
+    union address addr;
+    uint16_t port;
+    int *fd, error;
+
+    memcpy(&addr, at, sizeof addr);
+    if (is_all_addresses(&addr)) {
+        port = ntohs(addr.in6.sin6_port);
+        return sv_udp_open(udp, &port, share, 0);
+    }
+    *udp = (struct sv_udp){.fd4 = -1, .fd6 = -1};
+    fd = addr.any.sa_family == AF_INET ? &udp->fd4 : &udp->fd6;
+    error = open_one(fd, &addr, share, 0);
+    if (!error && *fd < 0) {
+        error = sv_fail(SV_E_UNSUPPORTED, "there are no addresses of this family here");
+    }
+    udp->port = ntohs(addr.any.sa_family == AF_INET ? addr.in4.sin_port : addr.in6.sin6_port);
+    udp->segments = takes_segments(*fd);
+    return error;
+}
+
+void sv_udp_keep_whole(struct sv_udp *udp)
+{
+    set_int(udp->fd4, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+    set_int(udp->fd6, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
+}
+
+int sv_udp_steer(const struct sv_udp *udp)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),   BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x80, 2, 0),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 1),   BPF_STMT(BPF_RET | BPF_A, 0),
+        BPF_STMT(BPF_RET | BPF_K, (uint32_t)-1),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+    const int fds[2] = {udp->fd4, udp->fd6};
+
+    for (size_t i = 0; i < 2; i++) {
+        if (fds[i] >= 0 &&
+            setsockopt(fds[i], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program)) {
+            return sv_fail(SV_E_SYSTEM, "cannot steer datagrams of UDP port %u: %s", udp->port,
+                           strerror(errno));
+        }
+    }
+    return 0;
 }
 
 void sv_udp_close(struct sv_udp *udp)

@@ -54,6 +54,13 @@ enum sv_udp_share { SV_UDP_ALONE, SV_UDP_FIRST, SV_UDP_JOIN };
 /* Binds *port on all addresses (0: the kernel chooses, and *port is what it chose). `mark` is the firewall mark, 0: none.
  * SV_E_IN_USE, SV_E_PERMISSION, SV_E_SYSTEM with words. */
 int sv_udp_open(struct sv_udp *udp, uint16_t *port, enum sv_udp_share share, uint32_t mark);
+/* The same on one local address, its port too; of its family alone, but the IPv6 wildcard stands for all addresses. udp->port tells a port that was 0. */
+int sv_udp_open_at(struct sv_udp *udp, const struct sockaddr_storage *at, enum sv_udp_share share);
+/* Datagrams go out whole or not at all, whatever the kernel believes of the path: for those who look for its MTU themselves. */
+void sv_udp_keep_whole(struct sv_udp *udp);
+/* Which of the sockets that share the port gets a datagram: the one that joined as number `bytes[1]`, counted from 0, when its first byte is under 0x80,
+ * as in QUIC's short headers; else, or where there is no such socket, the kernel spreads by addresses. Called on one that joined. */
+int sv_udp_steer(const struct sv_udp *udp);
 void sv_udp_close(struct sv_udp *udp);
 int sv_udp_set_mark(struct sv_udp *udp, uint32_t mark);
 

@@ -20,10 +20,11 @@ int sv_quic_make_certificate(char cert[SV_QUIC_PEM_MAX], char key[SV_QUIC_PEM_MA
 int sv_quic_cert_hash(uint8_t hash[32], const char *cert);
 
 struct sv_quic_server_config {
-    const char *listen_addr; /* host:port; port 0 for the first worker only */
-    const char *cert, *key;  /* PEM text */
-    uint64_t idle_timeout;   /* ns */
-    const uint8_t *secret; /* SV_QUIC_SECRET bytes that survive restarts: address tokens, stateless resets */
+    const char *
+        listen_addr; /* host:port; port 0 for the first worker only. The workers open in their order, 0 first: the kernel steers by it */
+    const char *cert, *key; /* PEM text */
+    uint64_t idle_timeout;  /* ns */
+    const uint8_t *secret;  /* SV_QUIC_SECRET bytes that survive restarts: address tokens, stateless resets */
     size_t worker, worker_count;
     /* Whether a new connection may begin; NULL: any. */
     bool (*admit)(void *owner, const uint8_t remote[16]);
@@ -33,10 +34,23 @@ struct sv_quic_server_config {
 
 struct sv_quic_server;
 
+/* What came to nothing, and why. */
+struct sv_quic_counters {
+    uint64_t accepted; /* connections begun */
+    uint64_t dropped;  /* datagrams that are nothing, or too many newcomers at once */
+    uint64_t strays;   /* of another worker's connections */
+    uint64_t versions; /* of QUIC that we do not speak */
+    uint64_t retries;  /* newcomers that were asked to prove their address */
+    uint64_t refused;  /* newcomers that were not admitted, or whose proof was bad */
+    uint64_t resets;   /* packets of connections that are gone */
+};
+
 /* SV_E_IN_USE, SV_E_PERMISSION, SV_E_INVALID (certificate or key), SV_E_UNSUPPORTED with words. */
 int sv_quic_server_open(struct sv_quic_server **server, struct sv_loop *loop,
                         const struct sv_quic_server_config *config);
 uint16_t sv_quic_server_port(const struct sv_quic_server *server);
+/* On the server's own thread. */
+const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server);
 void sv_quic_server_stop_accepting(struct sv_quic_server *server);
 /* Closes its links (on_closed comes) and frees. NULL is fine. */
 void sv_quic_server_close(struct sv_quic_server *server);

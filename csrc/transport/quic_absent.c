@@ -1,10 +1,11 @@
-/* A build without ngtcp2: everything says so. */
+/* QUIC in a build without ngtcp2 (vendor/README.md). */
 #include "base/error.h"
 #include "transport/quic.h"
 
 static int absent(void)
 {
-    return sv_fail(SV_E_UNSUPPORTED, "QUIC is not in this build");
+    return sv_fail(SV_E_UNSUPPORTED,
+                   "this build of smartvpn has no QUIC: ngtcp2 was not there when it was built");
 }
 
 bool sv_quic_available(void)
@@ -14,8 +15,7 @@ bool sv_quic_available(void)
 
 int sv_quic_make_certificate(char cert[SV_QUIC_PEM_MAX], char key[SV_QUIC_PEM_MAX])
 {
-    (void)cert;
-    (void)key;
+    cert[0] = key[0] = '\0';
     return absent();
 }
 
@@ -29,9 +29,9 @@ int sv_quic_cert_hash(uint8_t hash[32], const char *cert)
 int sv_quic_server_open(struct sv_quic_server **server, struct sv_loop *loop,
                         const struct sv_quic_server_config *config)
 {
-    (void)server;
     (void)loop;
     (void)config;
+    *server = NULL;
     return absent();
 }
 

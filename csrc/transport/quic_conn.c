@@ -1,0 +1,632 @@
+#include "transport/quic_conn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "crypto/keys.h"
+#include "io/socket.h"
+
+enum {
+    STREAM_WINDOW = 64 * 1024, /* what a stranger can make us keep; it grows with what is read */
+    STREAM_WINDOW_MAX = 8 << 20,
+    UNSENT_LOW = SV_LINK_CREDIT / 2,
+    UNACKED_MAX = 16 << 20, /* bytes of one link, whatever window its peer offers */
+    WRITE_AT_ONCE = 32 * 1024,
+    DATAGRAM_FRAME_MAX = 65535,
+    FRAME_HEADER = 3, /* of a datagram */
+    IDS_MAX = 8,
+    NO_SUCH_PROTOCOL = 120, /* TLS alert */
+};
+
+static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;
+/* Probes of the path's MTU in the order of trial: Ethernet by IPv4 and IPv6, then what tunnels and mobile networks leave. */
+static const uint16_t probes[] = {1472, 1452, 1400, 1340, 1252};
+static const uint32_t versions[] = {NGTCP2_PROTO_VER_V1};
+
+static struct sv_quic_conn *conn_of(struct sv_link *link)
+{
+    return (struct sv_quic_conn *)link;
+}
+
+/* ---- time ---- */
+
+uint64_t sv_quic_side_now(struct sv_quic_side *side)
+{
+    uint64_t now = sv_clock_now();
+
+    side->now = now > side->now ? now : side->now;
+    return side->now;
+}
+
+/* A deadline that moves away leaves the timer as it is: it finds nothing due then, which is cheaper than a system call each time. */
+static void arm(struct sv_quic_side *side)
+{
+    uint64_t next = sv_heap_next(&side->deadlines);
+
+    if (next < side->armed_at) {
+        side->armed_at = next;
+        sv_timer_set(side->timer, next);
+    }
+}
+
+void sv_quic_conn_arm(struct sv_quic_conn *conn)
+{
+    uint64_t at = conn->give_up_at;
+
+    if (conn->state == SV_QUIC_CLOSED) {
+        at = 0;
+    } else if (conn->quic) {
+        uint64_t expiry = ngtcp2_conn_get_expiry2(conn->quic);
+
+        at = expiry < at ? expiry : at;
+    }
+    sv_heap_set(&conn->side->deadlines, &conn->deadline, at);
+    arm(conn->side);
+}
+
+/* ---- the end ---- */
+
+void sv_quic_conn_end(struct sv_quic_conn *conn, int error, const char *why)
+{
+    if (conn->state == SV_QUIC_CLOSED) {
+        return;
+    }
+    sv_quic_send_forget(conn);
+    conn->state = SV_QUIC_CLOSED;
+    conn->error = error;
+    snprintf(conn->why, sizeof conn->why, "%s", why);
+    sv_quic_conn_arm(conn);
+}
+
+void sv_quic_conn_fail(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr, int error, const char *why)
+{
+    if (conn->state == SV_QUIC_CLOSED) {
+        return;
+    }
+    if (conn->quic) {
+        sv_quic_write_close(conn, ccerr);
+    }
+    sv_quic_conn_end(conn, error, why);
+}
+
+/* Application error 0 without a reason: what protocol.md has for every end that is not explained. */
+static void close_now(struct sv_quic_conn *conn, int error, const char *why)
+{
+    ngtcp2_ccerr ccerr;
+
+    ngtcp2_ccerr_default(&ccerr);
+    ngtcp2_ccerr_set_application_error(&ccerr, 0, NULL, 0);
+    sv_quic_conn_fail(conn, &ccerr, error, why);
+}
+
+void sv_quic_conn_finish(struct sv_quic_conn *conn)
+{
+    if (conn->state != SV_QUIC_CLOSED) {
+        close_now(conn, 0, "");
+    }
+    if (conn->told) {
+        conn->link.sink->on_closed(&conn->link, conn->error, conn->why);
+    }
+    conn->side->ops->on_gone(conn);
+}
+
+/* ---- reasons in words ---- */
+
+static void explain_transport_error(const ngtcp2_ccerr *ccerr, int *error, char why[SV_QUIC_WHY])
+{
+    *error = SV_E_PROTOCOL;
+    if (ccerr->error_code == NGTCP2_CONNECTION_REFUSED) {
+        *error = SV_E_REFUSED;
+        snprintf(why, SV_QUIC_WHY, "the other side refused the connection");
+    } else if (ccerr->error_code == NGTCP2_CRYPTO_ERROR + NO_SUCH_PROTOCOL) {
+        *error = SV_E_REFUSED;
+        snprintf(why, SV_QUIC_WHY, "the other side does not speak smartvpn over QUIC (ALPN)");
+    } else {
+        snprintf(why, SV_QUIC_WHY, "the other side ended the connection: QUIC error 0x%llx",
+                 (unsigned long long)ccerr->error_code);
+    }
+}
+
+static void end_by_peer(struct sv_quic_conn *conn)
+{
+    const ngtcp2_ccerr *ccerr = ngtcp2_conn_get_ccerr2(conn->quic);
+    char why[SV_QUIC_WHY] = "the other side closed the connection";
+    int error = 0;
+
+    if (conn->was_reset) {
+        sv_quic_conn_end(conn, SV_E_CLOSED, "the other side does not know the connection any more");
+        return;
+    }
+    if (ccerr->type == NGTCP2_CCERR_TYPE_TRANSPORT && ccerr->error_code != NGTCP2_NO_ERROR) {
+        explain_transport_error(ccerr, &error, why);
+    } else if (ccerr->type == NGTCP2_CCERR_TYPE_APPLICATION && conn->state == SV_QUIC_OPENING) {
+        error = SV_E_REFUSED;
+    }
+    sv_quic_conn_end(conn, error, why);
+}
+
+static void end_by_tls(struct sv_quic_conn *conn)
+{
+    uint8_t alert = ngtcp2_conn_get_tls_alert2(conn->quic);
+    ngtcp2_ccerr ccerr;
+    char why[SV_QUIC_WHY];
+
+    ngtcp2_ccerr_default(&ccerr);
+    ngtcp2_ccerr_set_tls_alert(&ccerr, alert, NULL, 0);
+    if (conn->pin_refused) {
+        sv_quic_conn_fail(conn, &ccerr, SV_E_AUTH, "the server's certificate does not match serverCertHash");
+        return;
+    }
+    snprintf(why, sizeof why, "the TLS handshake failed: %s",
+             alert ? gnutls_alert_get_name((gnutls_alert_description_t)alert) : "bad message");
+    sv_quic_conn_fail(conn, &ccerr, SV_E_PROTOCOL, why);
+}
+
+void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error)
+{
+    ngtcp2_ccerr ccerr;
+    char why[SV_QUIC_WHY];
+
+    switch (quic_error) {
+    case NGTCP2_ERR_DRAINING:
+        end_by_peer(conn);
+        return;
+    case NGTCP2_ERR_IDLE_CLOSE:
+        sv_quic_conn_end(conn, SV_E_TIMEOUT, "nothing came from the other side for the idle timeout");
+        return;
+    case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
+        sv_quic_conn_end(conn, SV_E_TIMEOUT, "no connection in time");
+        return;
+    case NGTCP2_ERR_DROP_CONN:
+    case NGTCP2_ERR_RETRY:
+        sv_quic_conn_end(conn, SV_E_PROTOCOL, "the handshake is not one");
+        return;
+    case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+        sv_quic_conn_end(conn, SV_E_UNSUPPORTED, "the server does not speak QUIC version 1");
+        return;
+    case NGTCP2_ERR_CRYPTO:
+        end_by_tls(conn);
+        return;
+    default:
+        ngtcp2_ccerr_default(&ccerr);
+        ngtcp2_ccerr_set_liberr(&ccerr, quic_error, NULL, 0);
+        snprintf(why, sizeof why, "QUIC: %s", ngtcp2_strerror(quic_error));
+        sv_quic_conn_fail(conn, &ccerr, quic_error == NGTCP2_ERR_NOMEM ? SV_E_NOMEM : SV_E_PROTOCOL, why);
+    }
+}
+
+/* ---- operations ---- */
+
+static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
+{
+    struct sv_quic_conn *conn = conn_of(link);
+
+    if (conn->state != SV_QUIC_OPEN || conn->close_wanted) {
+        return SV_E_CLOSED;
+    }
+    if (sv_quic_backlog_append(&conn->backlog, &conn->side->blocks, bytes, len)) {
+        sv_quic_conn_end(conn, SV_E_NOMEM, "out of memory");
+        return SV_E_CLOSED;
+    }
+    if (conn->backlog.unsent >= WRITE_AT_ONCE) {
+        sv_quic_write(conn);
+    }
+    link->blocked |= conn->backlog.unsent >= SV_LINK_CREDIT || conn->backlog.held >= UNACKED_MAX;
+    return conn->state == SV_QUIC_OPEN ? 0 : SV_E_CLOSED;
+}
+
+static bool has_window(const struct sv_quic_conn *conn)
+{
+    return ngtcp2_conn_get_cwnd_left2(conn->quic) >= conn->link.datagram_max;
+}
+
+static int op_send_datagram(struct sv_link *link, const uint8_t *bytes, size_t len)
+{
+    struct sv_quic_conn *conn = conn_of(link);
+    int error;
+
+    if (conn->state != SV_QUIC_OPEN || conn->close_wanted) {
+        return SV_E_CLOSED;
+    }
+    if (len > link->datagram_max || !len) {
+        return SV_E_INVALID;
+    }
+    error = sv_quic_write_datagram(conn, bytes, len);
+    if (error == SV_E_AGAIN) {
+        link->datagrams_blocked = true;
+        conn->paced = !conn->inside && has_window(conn);
+        if (conn->inside || conn->side->tx.stuck) {
+            sv_quic_conn_queue(conn);
+        }
+    }
+    return error;
+}
+
+static void op_flush(struct sv_link *link)
+{
+    struct sv_quic_conn *conn = conn_of(link);
+
+    if (conn->state == SV_QUIC_CLOSED || conn->inside || !conn->quic) {
+        return;
+    }
+    if (conn->backlog.unsent || conn->fin_wanted != conn->fin_sent) {
+        conn->stream_blocked = false;
+        sv_quic_write(conn);
+    }
+    sv_quic_settle(conn);
+    sv_quic_conn_arm(conn);
+}
+
+static void begin_ending(struct sv_quic_conn *conn)
+{
+    conn->state = SV_QUIC_ENDING;
+    conn->fin_wanted = true;
+    conn->give_up_at = sv_quic_side_now(conn->side) + CLOSE_WITHIN;
+    sv_quic_conn_queue(conn);
+    sv_quic_conn_arm(conn);
+}
+
+static void op_close(struct sv_link *link, enum sv_link_close how)
+{
+    struct sv_quic_conn *conn = conn_of(link);
+
+    if (conn->state == SV_QUIC_CLOSED || (conn->close_wanted && conn->inside)) {
+        return;
+    }
+    if (conn->inside) {
+        conn->close_wanted = true;
+        conn->close_how = how;
+    } else if (conn->state == SV_QUIC_OPEN && how == SV_CLOSE_GRACEFUL) {
+        begin_ending(conn);
+        op_flush(link);
+    } else if (conn->state != SV_QUIC_ENDING || how == SV_CLOSE_SILENT) {
+        close_now(conn, 0, "");
+    }
+}
+
+static const struct sv_link_ops ops = {
+    .send = op_send,
+    .close = op_close,
+    .send_datagram = op_send_datagram,
+    .flush = op_flush,
+};
+
+/* ---- after reading ---- */
+
+static void learn_remote(struct sv_quic_conn *conn)
+{
+    const ngtcp2_addr *remote = &ngtcp2_conn_get_path2(conn->quic)->remote;
+    struct sockaddr_storage addr = {0};
+
+    memcpy(&addr, remote->addr, remote->addrlen);
+    sv_sockaddr_split(&addr, conn->link.remote, &conn->link.remote_port);
+    memcpy(conn->link.path_remote, conn->link.remote, 16);
+}
+
+/* 0: the peer takes no datagrams. */
+static size_t datagram_max(const struct sv_quic_conn *conn, size_t payload)
+{
+    const ngtcp2_transport_params *theirs = ngtcp2_conn_get_remote_transport_params2(conn->quic);
+    uint64_t frame = theirs ? theirs->max_datagram_frame_size : 0;
+    size_t fits = payload - SV_QUIC_OVERHEAD;
+
+    if (frame <= FRAME_HEADER) {
+        return 0;
+    }
+    return frame - FRAME_HEADER < fits ? (size_t)frame - FRAME_HEADER : fits;
+}
+
+void sv_quic_conn_learn_path(struct sv_quic_conn *conn)
+{
+    bool v4 = ngtcp2_conn_get_path2(conn->quic)->remote.addr->sa_family == AF_INET;
+    size_t payload = ngtcp2_conn_get_path_max_tx_udp_payload_size2(conn->quic);
+    uint16_t path_mtu = (uint16_t)(payload + (v4 ? 28 : 48));
+    uint16_t most = (uint16_t)datagram_max(conn, payload);
+
+    learn_remote(conn);
+    if (path_mtu == conn->link.path_mtu && most == conn->link.datagram_max) {
+        return;
+    }
+    conn->link.path_mtu = path_mtu;
+    conn->link.datagram_max = most;
+    if (conn->state == SV_QUIC_OPEN && conn->link.sink->on_path_mtu) {
+        conn->link.sink->on_path_mtu(&conn->link);
+    }
+}
+
+/* Whether a packet is the peer's shows only by its having been counted. */
+static uint64_t packets_taken(const struct sv_quic_conn *conn)
+{
+    ngtcp2_conn_info info;
+
+    ngtcp2_conn_get_conn_info2(conn->quic, &info);
+    return info.pkt_recv;
+}
+
+static void obey_close(struct sv_quic_conn *conn)
+{
+    conn->close_wanted = false;
+    op_close(&conn->link, conn->close_how);
+}
+
+static void after_reading(struct sv_quic_conn *conn, int result)
+{
+    if (result) {
+        sv_quic_conn_fail_by(conn, result);
+    } else if (conn->fault) {
+        close_now(conn, conn->fault, conn->fault_why);
+    } else if (conn->path_refused) {
+        close_now(conn, SV_E_REFUSED, "its new address is not allowed");
+    } else if (conn->fin_received) {
+        close_now(conn, 0, "the other side closed the connection");
+    } else if (conn->close_wanted) {
+        obey_close(conn);
+    }
+}
+
+static int read_from_elsewhere(struct sv_quic_conn *conn, const ngtcp2_path *path, const uint8_t *bytes,
+                               size_t len)
+{
+    uint64_t before = packets_taken(conn);
+    int result;
+
+    conn->coming_from = path;
+    result = ngtcp2_conn_read_pkt(conn->quic, path, NULL, bytes, len, conn->side->now);
+    if (packets_taken(conn) != before) {
+        sv_quic_allows_path(conn);
+    }
+    conn->coming_from = NULL;
+    return result;
+}
+
+void sv_quic_conn_read(struct sv_quic_conn *conn, const ngtcp2_path *path, const uint8_t *bytes, size_t len)
+{
+    bool elsewhere;
+    int result;
+
+    if (conn->state == SV_QUIC_CLOSED) {
+        return;
+    }
+    sv_quic_settle(conn);
+    elsewhere = conn->side->server && !ngtcp2_path_eq(path, ngtcp2_conn_get_path2(conn->quic));
+    conn->inside = true;
+    result = elsewhere ? read_from_elsewhere(conn, path, bytes, len)
+                       : ngtcp2_conn_read_pkt(conn->quic, path, NULL, bytes, len, conn->side->now);
+    conn->inside = false;
+    after_reading(conn, result);
+    if (conn->state != SV_QUIC_CLOSED) {
+        sv_quic_conn_queue(conn);
+    }
+}
+
+/* ---- turns of work ---- */
+
+void sv_quic_conn_queue(struct sv_quic_conn *conn)
+{
+    if (!conn->queued) {
+        conn->queued = true;
+        conn->next_work = conn->side->work;
+        conn->side->work = conn;
+    }
+}
+
+static void unblock(struct sv_quic_conn *conn)
+{
+    struct sv_link *link = &conn->link;
+    bool tell = false;
+
+    if (link->blocked && conn->backlog.unsent <= UNSENT_LOW && conn->backlog.held < UNACKED_MAX) {
+        link->blocked = false;
+        tell = true;
+    }
+    if (link->datagrams_blocked && !conn->paced && !conn->side->tx.stuck && has_window(conn)) {
+        link->datagrams_blocked = false;
+        tell = true;
+    }
+    if (tell && conn->state == SV_QUIC_OPEN) {
+        link->sink->on_writable(link);
+    }
+}
+
+static void work_one(struct sv_quic_conn *conn)
+{
+    if (conn->state == SV_QUIC_CLOSED || !conn->quic) {
+        return;
+    }
+    conn->stream_blocked = false;
+    sv_quic_write(conn);
+    if (conn->state != SV_QUIC_CLOSED) {
+        sv_quic_conn_learn_path(conn);
+        unblock(conn);
+        op_flush(&conn->link);
+    }
+    if (conn->side->ops->on_worked && conn->state != SV_QUIC_CLOSED) {
+        conn->side->ops->on_worked(conn);
+    }
+}
+
+void sv_quic_side_work(struct sv_quic_side *side)
+{
+    struct sv_quic_conn *list = side->work;
+
+    side->work = NULL;
+    while (list) {
+        struct sv_quic_conn *conn = list;
+
+        list = conn->next_work;
+        conn->queued = false;
+        work_one(conn);
+    }
+    if (side->work && !side->tx.stuck) {
+        side->armed_at = 0; /* what was queued while we worked waits for the next turn */
+        sv_timer_set(side->timer, 0);
+    }
+}
+
+void sv_quic_side_writable(struct sv_quic_side *side)
+{
+    struct sv_quic_tx *tx = &side->tx;
+    int error = side->ops->send(side, &tx->path.path, tx->bytes, tx->len, tx->segment);
+
+    if (error == SV_E_AGAIN) {
+        side->ops->await_writable(side, &tx->path.path);
+        return;
+    }
+    tx->stuck = false;
+    tx->len = tx->count = 0;
+    tx->full = false;
+    sv_quic_side_work(side);
+}
+
+static void on_time(struct sv_quic_conn *conn)
+{
+    int result = 0;
+
+    if (conn->give_up_at <= conn->side->now) {
+        close_now(conn, conn->state == SV_QUIC_OPENING ? SV_E_TIMEOUT : 0,
+                  conn->state == SV_QUIC_OPENING ? "no connection in time" : "");
+        return;
+    }
+    if (conn->quic) {
+        sv_quic_settle(conn);
+        conn->paced = false;
+        conn->inside = true;
+        result = ngtcp2_conn_handle_expiry(conn->quic, conn->side->now);
+        conn->inside = false;
+    }
+    after_reading(conn, result);
+    sv_quic_conn_queue(conn);
+}
+
+static void on_timer(void *ctx)
+{
+    struct sv_quic_side *side = ctx;
+    uint64_t now = sv_quic_side_now(side);
+    struct sv_deadline *due;
+
+    side->armed_at = SV_NEVER;
+    while ((due = sv_heap_pop(&side->deadlines, now))) {
+        struct sv_quic_conn *conn = SV_CONTAINER_OF(due, struct sv_quic_conn, deadline);
+
+        if (conn->state != SV_QUIC_CLOSED) {
+            on_time(conn);
+        } else if (side->server) {
+            sv_quic_conn_finish(conn);
+        } else {
+            sv_quic_conn_finish(conn); /* the side is gone with it */
+            return;
+        }
+    }
+    sv_quic_side_work(side);
+    arm(side);
+}
+
+/* ---- making and freeing ---- */
+
+int sv_quic_side_init(struct sv_quic_side *side, struct sv_loop *loop,
+                      const struct sv_quic_side_ops *side_ops)
+{
+    side->ops = side_ops;
+    side->loop = loop;
+    side->armed_at = SV_NEVER;
+    sv_heap_init(&side->deadlines);
+    ngtcp2_path_storage_zero(&side->tx.path);
+    ngtcp2_path_storage_zero(&side->tx.next);
+    side->timer = sv_timer_new(loop, on_timer, side);
+    side->tx.bytes = malloc(SV_UDP_PAYLOAD_MAX + SV_QUIC_PAYLOAD_MAX);
+    return side->timer && side->tx.bytes ? 0 : SV_E_NOMEM;
+}
+
+void sv_quic_side_clear(struct sv_quic_side *side)
+{
+    if (side->timer) {
+        sv_timer_close(side->timer);
+    }
+    sv_heap_clear(&side->deadlines);
+    sv_quic_blocks_clear(&side->blocks);
+    sv_quic_tls_clear(&side->tls);
+    free(side->tx.bytes);
+}
+
+void sv_quic_settings(ngtcp2_settings *settings, uint64_t now)
+{
+    ngtcp2_settings_default(settings);
+    settings->cc_algo = NGTCP2_CC_ALGO_BBR;
+    settings->initial_ts = now;
+    settings->max_tx_udp_payload_size = SV_QUIC_PAYLOAD_MAX;
+    settings->pmtud_probes = probes;
+    settings->pmtud_probeslen = sizeof probes / sizeof *probes;
+    settings->max_window = settings->max_stream_window = STREAM_WINDOW_MAX;
+    settings->preferred_versions = settings->available_versions = versions;
+    settings->preferred_versionslen = settings->available_versionslen = 1;
+}
+
+void sv_quic_params(ngtcp2_transport_params *params, bool server, uint64_t idle_timeout)
+{
+    ngtcp2_transport_params_default(params);
+    params->initial_max_data = STREAM_WINDOW;
+    params->initial_max_stream_data_bidi_local = server ? 0 : STREAM_WINDOW;
+    params->initial_max_stream_data_bidi_remote = server ? STREAM_WINDOW : 0;
+    params->initial_max_streams_bidi = server;
+    params->max_idle_timeout = idle_timeout;
+    params->max_datagram_frame_size = DATAGRAM_FRAME_MAX;
+    params->active_connection_id_limit = IDS_MAX;
+}
+
+static ngtcp2_conn *get_quic(ngtcp2_crypto_conn_ref *ref)
+{
+    return ((struct sv_quic_conn *)ref->user_data)->quic;
+}
+
+void sv_quic_conn_init(struct sv_quic_conn *conn, struct sv_quic_side *side, const struct sv_link_sink *sink,
+                       void *owner)
+{
+    *conn = (struct sv_quic_conn){
+        .link = {.ops = &ops,
+                 .sink = sink,
+                 .owner = owner,
+                 .kind = SV_TRANSPORT_QUIC,
+                 .encrypted = true,
+                 .opened_at = sv_quic_side_now(side)},
+        .side = side,
+        .give_up_at = SV_NEVER,
+        .stream = -1,
+    };
+    conn->ref = (ngtcp2_crypto_conn_ref){.get_conn = get_quic, .user_data = conn};
+}
+
+int sv_quic_conn_start(struct sv_quic_conn *conn, const char *host)
+{
+    int error = sv_quic_tls_open(&conn->session, &conn->side->tls, &conn->ref, conn->side->server, host);
+
+    if (!error) {
+        ngtcp2_conn_set_tls_native_handle(conn->quic, conn->session);
+        learn_remote(conn);
+    }
+    return error;
+}
+
+void sv_quic_conn_clear(struct sv_quic_conn *conn)
+{
+    struct sv_quic_conn **at = &conn->side->work;
+
+    sv_quic_send_forget(conn);
+    while (conn->queued && *at) {
+        if (*at == conn) {
+            *at = conn->next_work;
+            break;
+        }
+        at = &(*at)->next_work;
+    }
+    sv_heap_remove(&conn->side->deadlines, &conn->deadline);
+    if (conn->quic) {
+        ngtcp2_conn_del(conn->quic);
+    }
+    if (conn->session) {
+        gnutls_deinit(conn->session);
+    }
+    sv_quic_backlog_clear(&conn->backlog, &conn->side->blocks);
+}

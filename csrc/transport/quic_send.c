@@ -1,0 +1,283 @@
+/* Packets out. They gather in one buffer and leave in one system call (UDP_SEGMENT) as long as they are of one connection, one path and one size; the
+ * pacer is told once for each burst. */
+#include <string.h>
+
+#include "base/error.h"
+#include "transport/quic_conn.h"
+
+enum {
+    PIECES = 4,
+    WRITES_PER_TURN = 512, /* packets of one connection; the rest goes out in the next turn */
+};
+
+static struct sv_quic_tx *tx_of(struct sv_quic_conn *conn)
+{
+    return &conn->side->tx;
+}
+
+/* ---- the batch ---- */
+
+static void empty(struct sv_quic_tx *tx)
+{
+    tx->len = tx->count = 0;
+    tx->full = false;
+}
+
+/* A batch that the socket has no room for stays; what is lost otherwise is lost as on the network. */
+static void send_batch(struct sv_quic_side *side)
+{
+    struct sv_quic_tx *tx = &side->tx;
+
+    if (tx->len) {
+        tx->stuck = side->ops->send(side, &tx->path.path, tx->bytes, tx->len, tx->segment) == SV_E_AGAIN;
+        if (tx->stuck) {
+            side->ops->await_writable(side, &tx->path.path);
+            return;
+        }
+    }
+    empty(tx);
+}
+
+static size_t most(const struct sv_quic_tx *tx)
+{
+    return tx->path.path.remote.addr->sa_family == AF_INET ? SV_UDP_PAYLOAD_MAX : SV_UDP_PAYLOAD_MAX6;
+}
+
+/* The packet of n bytes behind the batch becomes part of it; or the batch leaves first, and the packet begins the next. */
+static void take(struct sv_quic_side *side, size_t n)
+{
+    struct sv_quic_tx *tx = &side->tx;
+
+    tx->begun = false;
+    if (tx->count && (n > tx->segment || !ngtcp2_path_eq(&tx->path.path, &tx->next.path))) {
+        size_t before = tx->len;
+
+        send_batch(side);
+        if (tx->stuck) {
+            return; /* the new one is lost, as on the network */
+        }
+        memmove(tx->bytes, tx->bytes + before, n);
+    }
+    if (!tx->count) {
+        tx->segment = n;
+        ngtcp2_path_copy(&tx->path.path, &tx->next.path);
+    }
+    tx->len += n;
+    tx->count++;
+    tx->full = n < tx->segment || tx->count == SV_UDP_SEGMENTS_MAX || tx->len + tx->segment > most(tx);
+    if (tx->full) {
+        send_batch(side);
+    }
+}
+
+static void tell_pacer(struct sv_quic_conn *conn)
+{
+    if (conn->burst) {
+        ngtcp2_conn_update_pkt_tx_time(conn->quic, tx_of(conn)->now);
+        conn->burst = 0;
+    }
+}
+
+static void took(struct sv_quic_conn *conn, size_t n)
+{
+    conn->burst += n;
+    take(conn->side, n);
+    if (conn->burst >= ngtcp2_conn_get_send_quantum2(conn->quic)) {
+        tell_pacer(conn);
+    }
+}
+
+/* Closes the packet that was begun. */
+static void finish_packet(struct sv_quic_conn *conn)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+    ngtcp2_ssize n;
+
+    if (!tx->begun) {
+        return;
+    }
+    tx->begun = false;
+    n = ngtcp2_conn_writev_stream(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
+                                  SV_QUIC_PAYLOAD_MAX, NULL, NGTCP2_WRITE_STREAM_FLAG_NONE, -1, NULL, 0,
+                                  tx->now);
+    if (n > 0) {
+        took(conn, (size_t)n);
+    } else if (n < 0) {
+        sv_quic_conn_fail_by(conn, (int)n);
+    }
+}
+
+static void end_burst(struct sv_quic_side *side)
+{
+    struct sv_quic_tx *tx = &side->tx;
+    struct sv_quic_conn *owner = tx->owner;
+
+    if (owner) {
+        finish_packet(owner);
+        if (!tx->stuck) {
+            send_batch(side);
+        }
+        tell_pacer(owner);
+        tx->owner = NULL;
+    }
+}
+
+/* The connection may write behind the batch. false: the socket is full. A burst ends with its turn at the latest. */
+static bool begin(struct sv_quic_conn *conn)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+
+    if (tx->owner != conn || tx->turn != conn->side->loop->now) {
+        end_burst(conn->side);
+        if (!tx->stuck) {
+            tx->owner = conn;
+            tx->turn = conn->side->loop->now;
+            tx->now = sv_quic_side_now(conn->side);
+        }
+    }
+    return !tx->stuck;
+}
+
+void sv_quic_settle(struct sv_quic_conn *conn)
+{
+    if (tx_of(conn)->owner == conn) {
+        end_burst(conn->side);
+    }
+}
+
+void sv_quic_send_forget(struct sv_quic_conn *conn)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+
+    if (tx->owner == conn) {
+        tx->owner = NULL;
+        tx->begun = false;
+        if (!tx->stuck) {
+            empty(tx);
+        }
+    }
+}
+
+/* ---- the stream ---- */
+
+/* What the next packet may carry of it; *stream is -1 when nothing. */
+static size_t stream_pieces(struct sv_quic_conn *conn, ngtcp2_vec *pieces, size_t *len, int64_t *stream,
+                            uint32_t *flags)
+{
+    size_t count = sv_quic_backlog_unsent(&conn->backlog, pieces, PIECES, len);
+    bool last = conn->fin_wanted && !conn->fin_sent && *len == conn->backlog.unsent;
+
+    *flags = last ? NGTCP2_WRITE_STREAM_FLAG_FIN : NGTCP2_WRITE_STREAM_FLAG_NONE;
+    *stream = conn->stream >= 0 && !conn->stream_blocked && (count || last) ? conn->stream : -1;
+    return *stream >= 0 ? count : 0;
+}
+
+static void stream_went(struct sv_quic_conn *conn, size_t went, size_t len, uint32_t flags)
+{
+    sv_quic_backlog_sent(&conn->backlog, went);
+    if ((flags & NGTCP2_WRITE_STREAM_FLAG_FIN) && went == len) {
+        conn->fin_sent = true;
+    }
+}
+
+/* false: nothing more can be written now. */
+static bool write_packet(struct sv_quic_conn *conn)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+    ngtcp2_vec pieces[PIECES];
+    ngtcp2_ssize n, went = -1;
+    size_t len;
+    int64_t stream;
+    uint32_t flags;
+    size_t count = stream_pieces(conn, pieces, &len, &stream, &flags);
+
+    n = ngtcp2_conn_writev_stream(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
+                                  SV_QUIC_PAYLOAD_MAX, &went, flags, stream, pieces, count, tx->now);
+    if (went >= 0) {
+        stream_went(conn, (size_t)went, len, flags);
+    }
+    if (n == NGTCP2_ERR_STREAM_DATA_BLOCKED || n == NGTCP2_ERR_STREAM_SHUT_WR ||
+        n == NGTCP2_ERR_STREAM_NOT_FOUND) {
+        conn->stream_blocked = true; /* other frames may still go */
+        return true;
+    }
+    if (n < 0) {
+        sv_quic_conn_fail_by(conn, (int)n);
+    } else if (n > 0) {
+        took(conn, (size_t)n);
+    }
+    return n > 0;
+}
+
+static bool can_write(const struct sv_quic_conn *conn)
+{
+    return conn->quic && conn->state != SV_QUIC_CLOSED && !conn->inside;
+}
+
+void sv_quic_write(struct sv_quic_conn *conn)
+{
+    unsigned writes = 0;
+
+    if (!can_write(conn) || !begin(conn)) {
+        return;
+    }
+    finish_packet(conn);
+    while (can_write(conn) && !tx_of(conn)->stuck && write_packet(conn)) {
+        if (++writes == WRITES_PER_TURN) {
+            sv_quic_conn_queue(conn);
+            break;
+        }
+    }
+}
+
+/* ---- datagrams ---- */
+
+int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size_t len)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+    ngtcp2_vec piece = {.base = (uint8_t *)(uintptr_t)bytes, .len = len};
+    ngtcp2_ssize n = 1;
+    int accepted = 0;
+
+    /* A packet that has no room for it is closed, and it goes into the next. */
+    while (!accepted && n > 0) {
+        if (!can_write(conn) || !begin(conn)) {
+            return conn->state == SV_QUIC_CLOSED ? SV_E_CLOSED : SV_E_AGAIN;
+        }
+        n = ngtcp2_conn_writev_datagram(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
+                                        SV_QUIC_PAYLOAD_MAX, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0,
+                                        &piece, 1, tx->now);
+        tx->begun = n == NGTCP2_ERR_WRITE_MORE;
+        if (n > 0) {
+            took(conn, (size_t)n);
+        }
+    }
+    if (n < 0 && n != NGTCP2_ERR_WRITE_MORE) {
+        sv_quic_conn_fail_by(conn, (int)n);
+        return SV_E_CLOSED;
+    }
+    return accepted ? 0 : SV_E_AGAIN;
+}
+
+/* ---- the end ---- */
+
+void sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+    ngtcp2_ssize n;
+
+    if (!begin(conn)) {
+        return;
+    }
+    tx->begun = false;
+    n = ngtcp2_conn_write_connection_close(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
+                                           SV_QUIC_PAYLOAD_MAX, ccerr, tx->now);
+    if (n > 0) {
+        take(conn->side, (size_t)n);
+    }
+    if (!tx->stuck) {
+        send_batch(conn->side);
+    }
+    tx->owner = NULL;
+    conn->burst = 0;
+}
