@@ -1,6 +1,6 @@
 #include "engine/dialer_internal.h"
 
-#include <inttypes.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -305,7 +305,8 @@ int sv_dialer_new(struct sv_dialer **out, struct sv_worker *worker, const sv_cli
     if (!dialer->timer) {
         return SV_E_NOMEM;
     }
-    dialer->netwatch = sv_netwatch_new(&worker->loop, on_network, dialer);
+    dialer->netwatch = sv_netwatch_new(&worker->loop, if_nametoindex(worker->engine->tun.name), on_network,
+                                       dialer);
     if (!dialer->netwatch) {
         return SV_E_SYSTEM;
     }

@@ -24,6 +24,7 @@ struct sv_netwatch {
     struct sv_watch *netlink_watch, *clock_watch;
     struct sv_timer *settle;
     int netlink, clock;
+    unsigned except; /* our own interface */
     bool settling;
     uint64_t slept; /* ns, when last looked */
     void (*on_change)(void *ctx, bool slept);
@@ -56,17 +57,68 @@ static void settle_soon(struct sv_netwatch *watch)
     }
 }
 
+/* The interface of a route with one hop; 0: none or several. */
+static unsigned route_interface(const struct nlmsghdr *message)
+{
+    const struct rtattr *attr = RTM_RTA(NLMSG_DATA(message));
+    int len = (int)RTM_PAYLOAD(message);
+
+    for (; RTA_OK(attr, len); attr = RTA_NEXT(attr, len)) {
+        if (attr->rta_type == RTA_OIF && RTA_PAYLOAD(attr) >= sizeof(unsigned)) {
+            return *(const unsigned *)RTA_DATA(attr);
+        }
+    }
+    return 0;
+}
+
+static unsigned interface_of(const struct nlmsghdr *message)
+{
+    switch (message->nlmsg_type) {
+    case RTM_NEWLINK:
+    case RTM_DELLINK:
+        return (unsigned)((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_index;
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+        return ((const struct ifaddrmsg *)NLMSG_DATA(message))->ifa_index;
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE:
+        return route_interface(message);
+    default:
+        return 0;
+    }
+}
+
+static bool concerns(const struct sv_netwatch *watch, const struct nlmsghdr *message, ssize_t len)
+{
+    int left = (int)len;
+
+    for (; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+        if (!watch->except || interface_of(message) != watch->except) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What is said matters less than that something was: whoever is told looks for himself. Messages that were lost (ENOBUFS) are news as well. */
 static void on_netlink(void *ctx, int events)
 {
     struct sv_netwatch *watch = ctx;
-    char drain[8192];
+    _Alignas(struct nlmsghdr) char bytes[16384];
+    bool news = false;
 
     (void)events;
-    while (recv(watch->netlink, drain, sizeof drain, MSG_DONTWAIT) > 0 || errno == ENOBUFS) {
-        errno = 0;
+    for (;;) {
+        ssize_t n = recv(watch->netlink, bytes, sizeof bytes, MSG_DONTWAIT);
+
+        if (n <= 0 && errno != ENOBUFS) {
+            break;
+        }
+        news |= n <= 0 || concerns(watch, (const struct nlmsghdr *)(const void *)bytes, n);
     }
-    settle_soon(watch);
+    if (news) {
+        settle_soon(watch);
+    }
 }
 
 /* ---- sleep ---- */
@@ -125,7 +177,8 @@ static bool open_all(struct sv_netwatch *watch)
     return watch->netlink_watch && watch->clock_watch && watch->settle;
 }
 
-struct sv_netwatch *sv_netwatch_new(struct sv_loop *loop, void (*on_change)(void *ctx, bool slept), void *ctx)
+struct sv_netwatch *sv_netwatch_new(struct sv_loop *loop, unsigned except,
+                                    void (*on_change)(void *ctx, bool slept), void *ctx)
 {
     struct sv_netwatch *watch = calloc(1, sizeof *watch);
 
@@ -133,7 +186,7 @@ struct sv_netwatch *sv_netwatch_new(struct sv_loop *loop, void (*on_change)(void
         return NULL;
     }
     *watch = (struct sv_netwatch){
-        .loop = loop, .netlink = -1, .clock = -1, .on_change = on_change, .ctx = ctx};
+        .loop = loop, .except = except, .netlink = -1, .clock = -1, .on_change = on_change, .ctx = ctx};
     if (!open_all(watch)) {
         sv_fail(SV_E_SYSTEM, "cannot listen to changes of the network: %s", strerror(errno));
         sv_netwatch_close(watch);

@@ -10,9 +10,9 @@
 struct sv_netwatch;
 
 /* on_change comes a moment after the last of a burst of changes; `slept`: the machine was asleep meanwhile. Of the namespace that the calling
- * thread is in. NULL: memory or netlink is not to be had (sv_error_detail). */
-struct sv_netwatch *sv_netwatch_new(struct sv_loop *loop, void (*on_change)(void *ctx, bool slept),
-                                    void *ctx);
+ * thread is in. Changes of the interface `except` are none (0: of every one). NULL: memory or netlink is not to be had (sv_error_detail). */
+struct sv_netwatch *sv_netwatch_new(struct sv_loop *loop, unsigned except,
+                                    void (*on_change)(void *ctx, bool slept), void *ctx);
 /* NULL is fine. */
 void sv_netwatch_close(struct sv_netwatch *watch);
 

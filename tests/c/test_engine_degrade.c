@@ -26,7 +26,7 @@ static bool second(int side, uint64_t arrived, uint64_t lost)
 }
 
 /* One or five percent are what paths and congestion do; a fifth lost for three seconds in a row, on either side, is not. */
-static void test_loss(void)
+static void loss(void)
 {
     for (int side = 0; side < 2; side++) {
         begin();
@@ -41,7 +41,7 @@ static void test_loss(void)
 }
 
 /* A good second between starts the count anew; a few packets tell nothing, either way. */
-static void test_what_counts(void)
+static void what_counts(void)
 {
     begin();
     CHECK(!second(0, 800, 200));
@@ -55,7 +55,7 @@ static void test_what_counts(void)
 }
 
 /* Asked more often than once a second it says no more than then. */
-static void test_once_a_second(void)
+static void once_a_second(void)
 {
     begin();
     for (int i = 0; i < 29; i++) {
@@ -66,7 +66,7 @@ static void test_once_a_second(void)
 }
 
 /* A path that answers eight times as late as it could, and half a second, for three seconds; or that the keepalive calls critical. */
-static void test_late_answers(void)
+static void late_answers(void)
 {
     begin();
     sample.srtt_ns = 800 * SV_NS_PER_MS;
@@ -84,9 +84,9 @@ static void test_late_answers(void)
 
 int main(void)
 {
-    test_loss();
-    test_what_counts();
-    test_once_a_second();
-    test_late_answers();
-    return 0;
+    RUN(loss);
+    RUN(what_counts);
+    RUN(once_a_second);
+    RUN(late_answers);
+    return CHECK_DONE("engine/degrade");
 }

@@ -60,7 +60,7 @@ static void connect_by(enum sv_dial_way way)
 }
 
 /* QUIC begins at once, WebSocket 300 ms later; QUIC that wins ends WebSocket's attempt, and nothing more is due. */
-static void test_quic_wins(void)
+static void quic_wins(void)
 {
     begin(true, true, false);
     expect(SV_DIAL_START, SV_DIAL_QUIC);
@@ -77,7 +77,7 @@ static void test_quic_wins(void)
 }
 
 /* QUIC that wins within 300 ms is alone: WebSocket is never opened. */
-static void test_quic_wins_alone(void)
+static void quic_wins_alone(void)
 {
     begin(true, true, false);
     expect(SV_DIAL_START, SV_DIAL_QUIC);
@@ -88,7 +88,7 @@ static void test_quic_wins_alone(void)
 }
 
 /* QUIC that fails at once makes WebSocket begin at once. */
-static void test_quic_fails_early(void)
+static void quic_fails_early(void)
 {
     begin(true, true, false);
     expect(SV_DIAL_START, SV_DIAL_QUIC);
@@ -98,7 +98,7 @@ static void test_quic_fails_early(void)
 }
 
 /* Where UDP is blocked WebSocket carries after 300 ms; QUIC is given up after 3 s, and tried again after 60 s, 120 s, … an hour. */
-static void test_quic_is_blocked(void)
+static void quic_is_blocked(void)
 {
     uint64_t pauses[] = {60, 120, 240, 480, 960, 1920, 3600, 3600};
 
@@ -118,7 +118,7 @@ static void test_quic_is_blocked(void)
 }
 
 /* WebSocket won, and QUIC completes within its three seconds all the same: it takes over. */
-static void test_quic_comes_late(void)
+static void quic_comes_late(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_WEBSOCKET);
@@ -130,7 +130,7 @@ static void test_quic_comes_late(void)
 }
 
 /* What worked the last time need not wait: both begin at once. */
-static void test_websocket_is_known_to_work(void)
+static void websocket_is_known_to_work(void)
 {
     begin(true, true, true);
     expect(SV_DIAL_START, SV_DIAL_QUIC);
@@ -138,7 +138,7 @@ static void test_websocket_is_known_to_work(void)
 }
 
 /* After a failure of QUIC a lost link is replaced by WebSocket alone and at once, until QUIC's pause is over. */
-static void test_quic_is_left_aside(void)
+static void quic_is_left_aside(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_WEBSOCKET);
@@ -152,7 +152,7 @@ static void test_quic_is_left_aside(void)
 }
 
 /* When nothing works, QUIC is tried in every race; pauses double from 100 ms to 30 s, each between its half and its whole. */
-static void test_nothing_works(void)
+static void nothing_works(void)
 {
     uint64_t whole = 100;
 
@@ -169,7 +169,7 @@ static void test_nothing_works(void)
 }
 
 /* QUIC that carries and becomes bad: WebSocket is opened beside it, takes over, and QUIC is tried again after a pause that grows. */
-static void test_quic_degrades(void)
+static void quic_degrades(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_QUIC);
@@ -193,7 +193,7 @@ static void test_quic_degrades(void)
 }
 
 /* WebSocket that cannot be had is no reason to ask for it all the time; QUIC goes on. */
-static void test_no_websocket_to_turn_to(void)
+static void no_websocket_to_turn_to(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_QUIC);
@@ -208,7 +208,7 @@ static void test_no_websocket_to_turn_to(void)
 }
 
 /* A suspect QUIC link: both ways at once, WebSocket does not wait. A suspect link whose replacement fails is tried again, a calm one not. */
-static void test_suspicion(void)
+static void suspicion(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_QUIC);
@@ -228,7 +228,7 @@ static void test_suspicion(void)
 }
 
 /* Another network: what was learned of the old one does not count, and nobody waits. */
-static void test_another_network(void)
+static void another_network(void)
 {
     begin(true, true, false);
     for (int i = 0; i < 8; i++) {
@@ -247,7 +247,7 @@ static void test_another_network(void)
 }
 
 /* One way alone: its attempt has the whole timeout, and a lost link comes back by it. */
-static void test_one_way_alone(void)
+static void one_way_alone(void)
 {
     for (enum sv_dial_way way = SV_DIAL_QUIC; way < SV_DIAL_WAYS; way++) {
         begin(way == SV_DIAL_QUIC, way == SV_DIAL_WEBSOCKET, false);
@@ -268,7 +268,7 @@ static void test_one_way_alone(void)
 }
 
 /* The link is lost while QUIC is tried beside it: WebSocket joins in at once. */
-static void test_lost_while_quic_is_tried(void)
+static void lost_while_quic_is_tried(void)
 {
     begin(true, true, false);
     connect_by(SV_DIAL_WEBSOCKET);
@@ -278,7 +278,7 @@ static void test_lost_while_quic_is_tried(void)
 }
 
 /* A stopped plan starts nothing, whatever is reported. */
-static void test_stopped(void)
+static void stopped(void)
 {
     begin(true, true, false);
     expect(SV_DIAL_START, SV_DIAL_QUIC);
@@ -293,20 +293,20 @@ static void test_stopped(void)
 
 int main(void)
 {
-    test_quic_wins();
-    test_quic_wins_alone();
-    test_quic_fails_early();
-    test_quic_is_blocked();
-    test_quic_comes_late();
-    test_websocket_is_known_to_work();
-    test_quic_is_left_aside();
-    test_nothing_works();
-    test_quic_degrades();
-    test_no_websocket_to_turn_to();
-    test_suspicion();
-    test_another_network();
-    test_one_way_alone();
-    test_lost_while_quic_is_tried();
-    test_stopped();
-    return 0;
+    RUN(quic_wins);
+    RUN(quic_wins_alone);
+    RUN(quic_fails_early);
+    RUN(quic_is_blocked);
+    RUN(quic_comes_late);
+    RUN(websocket_is_known_to_work);
+    RUN(quic_is_left_aside);
+    RUN(nothing_works);
+    RUN(quic_degrades);
+    RUN(no_websocket_to_turn_to);
+    RUN(suspicion);
+    RUN(another_network);
+    RUN(one_way_alone);
+    RUN(lost_while_quic_is_tried);
+    RUN(stopped);
+    return CHECK_DONE("engine/dial_plan");
 }
