@@ -248,6 +248,8 @@ int sv_cut_new(struct sv_conn *conn);
 void sv_cut_free(struct sv_cut *cut);
 /* Whether packets of the flow whose longest unit is that long go as datagrams, by what fits and by what the flow did lately. */
 bool sv_cut_takes(struct sv_conn *conn, uint32_t flow, size_t unit);
+/* The path's MTU may still prove larger: what does not fit yet goes by the stream, since a sender that is told remembers it for minutes. */
+bool sv_cut_settling(const struct sv_conn *conn);
 /* Datagrams cannot be sent now: the window is full, or a super-packet is in the middle of it. */
 bool sv_cut_blocked(const struct sv_conn *conn);
 /* Sends; when the window is full in the midst, it keeps the rest (and *slot is NULL then or another buffer). */

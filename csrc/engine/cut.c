@@ -11,7 +11,7 @@
 enum {
     DATAGRAM_MOST = 9216 + SV_DATAGRAM_OVERHEAD, /* bytes */
     STREAMED_FLOWS = 64,                         /* remembered; a newer one takes an older one's place */
-    SETTLE_MS = 2000, /* so long after the link's opening its path may still prove larger */
+    SETTLE_MS = 1500, /* so long after the link's opening its path may still prove larger */
 };
 
 /* So long after its last packet that fits no datagram a flow stays on the stream: on both at once its order would be lost. */
@@ -67,6 +67,11 @@ bool sv_cut_takes(struct sv_conn *conn, uint32_t flow, size_t unit)
     }
     return cut->streamed[flow % STREAMED_FLOWS].flow != flow ||
            cut->streamed[flow % STREAMED_FLOWS].until < now;
+}
+
+bool sv_cut_settling(const struct sv_conn *conn)
+{
+    return conn->cut && conn->worker->loop.now - conn->link->opened_at < SETTLE_MS * SV_NS_PER_MS;
 }
 
 bool sv_cut_blocked(const struct sv_conn *conn)

@@ -258,12 +258,21 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
 
 /* ---- one packet ---- */
 
+/* The client hears it from its gateway. The kernel of the hub takes nothing in that claims to come from itself: there it is the client who answers. */
+static const uint8_t *who_answers(const struct sv_conn *conn, const struct sv_ip *ip)
+{
+    if (conn->worker->engine->server) {
+        return ip->dst;
+    }
+    return ip->version == 4 ? conn->gateway4 : conn->gateway6;
+}
+
 static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
     uint8_t answer[SV_ICMP_MAX];
     struct sv_vnet plain = {0};
     struct iovec iov[2];
-    size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6,
+    size_t n = sv_icmp_too_big(answer, buf->data, ip, who_answers(conn, ip),
                                (uint16_t)sv_mtu_limit(conn->link, conn->mtu));
 
     drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
@@ -278,7 +287,9 @@ static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const
 /* Fragments may be made of IPv4 without DF, by whoever carries it on; everything else must fit. */
 static bool too_big(const struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    return unit_of(buf, ip) > sv_mtu_limit(conn->link, conn->mtu) && (ip->version == 6 || ip->df);
+    size_t limit = sv_cut_settling(conn) ? conn->mtu : sv_mtu_limit(conn->link, conn->mtu);
+
+    return unit_of(buf, ip) > limit && (ip->version == 6 || ip->df);
 }
 
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip)
