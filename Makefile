@@ -86,7 +86,7 @@ deps: deps-test
 deps-build:
 	@tools/apt-install $(APT_BUILD)
 	@tools/apt-install --optional $(APT_OPTIONAL)
-	@$(MAKE) --no-print-directory vendor $(VENV)/.stamp
+	@$(MAKE) -s --no-print-directory vendor $(VENV)/.stamp
 
 # Third-party parts that no package of this machine brings.
 vendor:

@@ -218,11 +218,6 @@ static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
     return conn->state == SV_QUIC_OPEN ? 0 : SV_E_CLOSED;
 }
 
-static bool has_window(const struct sv_quic_conn *conn)
-{
-    return ngtcp2_conn_get_cwnd_left2(conn->quic) >= conn->link.datagram_max;
-}
-
 static int op_send_datagram(struct sv_link *link, const uint8_t *bytes, size_t len)
 {
     struct sv_quic_conn *conn = conn_of(link);
@@ -237,12 +232,16 @@ static int op_send_datagram(struct sv_link *link, const uint8_t *bytes, size_t l
     error = sv_quic_write_datagram(conn, bytes, len);
     if (error == SV_E_AGAIN) {
         link->datagrams_blocked = true;
-        conn->paced = !conn->inside && has_window(conn);
         if (conn->inside || conn->side->tx.stuck) {
             sv_quic_conn_queue(conn);
         }
     }
     return error;
+}
+
+static bool has_stream_bytes(const struct sv_quic_conn *conn)
+{
+    return conn->backlog.unsent || conn->fin_wanted != conn->fin_sent;
 }
 
 static void op_flush(struct sv_link *link)
@@ -252,7 +251,7 @@ static void op_flush(struct sv_link *link)
     if (conn->state == SV_QUIC_CLOSED || conn->inside || !conn->quic) {
         return;
     }
-    if (conn->backlog.unsent || conn->fin_wanted != conn->fin_sent) {
+    if (has_stream_bytes(conn)) {
         conn->stream_blocked = false;
         sv_quic_write(conn);
     }
@@ -413,21 +412,36 @@ void sv_quic_conn_queue(struct sv_quic_conn *conn)
     }
 }
 
-static void unblock(struct sv_quic_conn *conn)
+/* Whether a datagram goes out now only trying tells; the try also acknowledges what came. */
+static void tell_writable(struct sv_quic_conn *conn)
 {
     struct sv_link *link = &conn->link;
-    bool tell = false;
+    bool tell = link->datagrams_blocked;
 
+    link->datagrams_blocked = false;
     if (link->blocked && conn->backlog.unsent <= UNSENT_LOW && conn->backlog.held < UNACKED_MAX) {
         link->blocked = false;
         tell = true;
     }
-    if (link->datagrams_blocked && !conn->paced && !conn->side->tx.stuck && has_window(conn)) {
-        link->datagrams_blocked = false;
-        tell = true;
-    }
     if (tell && conn->state == SV_QUIC_OPEN) {
         link->sink->on_writable(link);
+    }
+}
+
+/* Stream bytes and datagrams that both wait for the window get it by turns. ngtcp2 takes a write without either for a sign that the application has no
+ * more to send, and BBR would stop looking for more bandwidth: so there is none while datagrams wait. */
+static void write_all(struct sv_quic_conn *conn)
+{
+    conn->stream_blocked = false;
+    conn->datagrams_first = conn->link.datagrams_blocked && !conn->datagrams_first;
+    if (has_stream_bytes(conn) && !conn->datagrams_first) {
+        sv_quic_write(conn);
+    }
+    if (conn->state == SV_QUIC_OPEN) {
+        tell_writable(conn);
+    }
+    if (!conn->link.datagrams_blocked || has_stream_bytes(conn)) {
+        sv_quic_write(conn);
     }
 }
 
@@ -436,15 +450,18 @@ static void work_one(struct sv_quic_conn *conn)
     if (conn->state == SV_QUIC_CLOSED || !conn->quic) {
         return;
     }
-    conn->stream_blocked = false;
-    sv_quic_write(conn);
-    if (conn->state != SV_QUIC_CLOSED) {
-        sv_quic_conn_learn_path(conn);
-        unblock(conn);
-        op_flush(&conn->link);
+    if (conn->side->tx.stuck) {
+        sv_quic_conn_queue(conn);
+        return;
     }
-    if (conn->side->ops->on_worked && conn->state != SV_QUIC_CLOSED) {
-        conn->side->ops->on_worked(conn);
+    sv_quic_conn_learn_path(conn);
+    write_all(conn);
+    if (conn->state != SV_QUIC_CLOSED) {
+        sv_quic_settle(conn);
+        sv_quic_conn_arm(conn);
+        if (conn->side->ops->on_worked) {
+            conn->side->ops->on_worked(conn);
+        }
     }
 }
 
@@ -492,7 +509,6 @@ static void on_time(struct sv_quic_conn *conn)
     }
     if (conn->quic) {
         sv_quic_settle(conn);
-        conn->paced = false;
         conn->inside = true;
         result = ngtcp2_conn_handle_expiry(conn->quic, conn->side->now);
         conn->inside = false;

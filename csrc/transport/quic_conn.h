@@ -91,11 +91,11 @@ struct sv_quic_conn {
     struct sv_deadline deadline;
     uint64_t give_up_at; /* ns: to be open, or to have ended, by then; SV_NEVER: neither */
     enum sv_quic_state state;
-    bool told;           /* on_open was called (server); the client's owner knows the link from the start */
-    bool inside;         /* ngtcp2 reads for it just now: nothing may be written */
-    bool queued;         /* in the side's work */
-    bool paced;          /* a datagram waits for the pacer, and so for the timer, not for the window */
-    bool stream_blocked; /* by flow control, until the next turn of work */
+    bool told;            /* on_open was called (server); the client's owner knows the link from the start */
+    bool inside;          /* ngtcp2 reads for it just now: nothing may be written */
+    bool queued;          /* in the side's work */
+    bool datagrams_first; /* in this turn of work */
+    bool stream_blocked;  /* by flow control, until the next turn of work */
     bool fin_wanted, fin_sent;
     bool fin_received;
     bool close_wanted; /* asked for from inside */
