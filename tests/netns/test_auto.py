@@ -1,4 +1,4 @@
-"""Transport `auto` and links that survive: UDP that is blocked, at first or later, other networks, outages, restarts."""
+"""Transport `auto`, and links that survive: blocked UDP, other networks, outages, restarts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.netns.tunnel import (
 
 BLOCK = "add table inet block; add chain inet block in {{ type filter hook {hook} priority -300; }}; {rule}"
 
-# An echo whose sender reports every answer with its time: a connection that stands still is seen, and one that ends.
+# An echo whose sender reports every answer with its time: standing still is seen, and an end.
 ECHO = """
 import socket, sys, threading
 listener = socket.create_server((sys.argv[1], 9))
@@ -154,7 +154,7 @@ async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
 
 
 async def test_failover_to_websocket(topology: Topology) -> None:
-    """UDP is dropped in the midst of a connection: it goes on over WebSocket within seconds, with the same address."""
+    """UDP is dropped in the midst of a connection: it goes on over WebSocket, with the same address."""
     async with tunnel_on(topology, transportMode="both") as (server, client):
         before = await client.get_status()
         talk = Talk(topology)
@@ -171,7 +171,7 @@ async def test_failover_to_websocket(topology: Topology) -> None:
 
 
 async def test_back_to_quic(topology: Topology) -> None:
-    """After another network has come up QUIC is tried at once, without losing the session or the connection."""
+    """In another network QUIC is tried at once, without losing the session or the connection."""
     async with tunnel_on(topology, transportMode="both") as (_, client):
         talk = Talk(topology)
         block(topology, "udp dport 7443")
@@ -191,7 +191,7 @@ def change_address(machine: Topology) -> None:
 
 
 async def test_another_address_over_quic(topology: Topology) -> None:
-    """The client's address changes: the QUIC connection moves, the session is the same one, and TCP inside goes on."""
+    """The client's address changes: the QUIC connection moves, with its session, and TCP inside goes on."""
     async with tunnel_on(topology, transportMode="quic") as (server, client):
         [before] = await server.list_clients()
         talk = Talk(topology)
@@ -267,7 +267,7 @@ async def test_an_outage_on_auto(topology: Topology) -> None:
 
 
 async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any) -> None:
-    """kill -9 of a hub with QUIC: the client has its address again once it is back, and TCP through it goes on."""
+    """kill -9 of a hub with QUIC: the client has its address again once it is back."""
     registry = str(tmp_path_factory.mktemp("hub") / "registry.db")
     config = hub_config(registry=registry, transportMode="both", enableNat=True)
     command = daemon(topology, "hub", "server")
