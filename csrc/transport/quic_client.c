@@ -160,6 +160,7 @@ static int open_socket(struct quic_client *client, int index)
         return error;
     }
     sv_udp_keep_whole(&at->udp);
+    at->udp.keeps_source = true;
     at->client = client;
     at->fd = client->server.to.any.sa_family == AF_INET ? at->udp.fd4 : at->udp.fd6;
     at->watch = at->fd < 0 ? NULL : sv_watch_new(client->side.loop, at->fd, on_socket, at);
