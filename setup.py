@@ -16,8 +16,10 @@ class BuildCore(build_ext):
     """libsmartvpn.a before the extension that holds it."""
 
     def run(self) -> None:
-        subprocess.run(["make", "-C", str(ROOT), "vendor"], check=True)
-        subprocess.run(["make", "-C", str(ROOT), f"-j{os.cpu_count()}", "build/libsmartvpn.a"], check=True)
+        build = os.environ.get("SMARTVPN_BUILD", "build")
+        make = ["make", "-C", str(ROOT), f"BUILD={build}"]
+        subprocess.run([*make, "vendor"], check=True)
+        subprocess.run([*make, f"-j{os.cpu_count()}", f"{build}/libsmartvpn.a"], check=True)
         for extension in self.extensions:
             extension.extra_link_args = cffi_build().link_arguments()  # vendor may have brought more
         super().run()

@@ -75,13 +75,18 @@ def tcp_flow(lab: Lab, tunnel: Tunnel, seconds: float, *, download: bool) -> Flo
     )
 
 
-def ping_us(lab: Lab, tunnel: Tunnel) -> float:
-    """The median round trip of an otherwise idle path in µs."""
+def pings_us(lab: Lab, tunnel: Tunnel) -> list[float]:
+    """The round trips of an otherwise idle path in µs."""
     output = lab.client.run("ping", "-n", "-c", str(PINGS), "-i", str(PING_INTERVAL), tunnel.hub_address)
     times = [float(text) for text in re.findall(r"time=([\d.]+) ms", output)]
     if len(times) < PINGS * 0.9:
         raise LabError(f"{tunnel.name}: {PINGS - len(times)} of {PINGS} pings lost")
-    return 1000 * statistics.median(times)
+    return [1000 * time for time in times]
+
+
+def ping_us(lab: Lab, tunnel: Tunnel) -> float:
+    """Their median."""
+    return statistics.median(pings_us(lab, tunnel))
 
 
 def small_packets(

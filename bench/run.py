@@ -13,12 +13,13 @@ import argparse
 import os
 import shutil
 import signal
+import statistics
 import sys
 from pathlib import Path
 
 from lab import Lab, LabError, run
 from manyclients import Crowd, measure_crowds
-from measure import GSO_SEGMENTS, outer_congestion_control, ping_us, serve_iperf, small_packets, tcp_flow
+from measure import GSO_SEGMENTS, outer_congestion_control, pings_us, serve_iperf, small_packets, tcp_flow
 from report import Results, Round, Series, markdown_report, targets, text_report
 from tunnels import WS, WSS, Bare, Baseline, OpenVpn, SmartVpn, Tunnel, UnavailableError
 
@@ -88,10 +89,12 @@ def measure_round(lab: Lab, tool: Path, path: Tunnel, seconds: float) -> Round:
         for segments in (1, GSO_SEGMENTS)
         for download in (False, True)
     ]
+    pings = pings_us(lab, path)
     return Round(
         up=tcp_flow(lab, path, seconds, download=False),
         down=tcp_flow(lab, path, seconds, download=True),
-        ping_us=ping_us(lab, path),
+        ping_us=statistics.median(pings),
+        least_ping_us=min(pings),
         small_up=small[0],
         small_down=small[1],
         gso_up=small[2],

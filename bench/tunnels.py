@@ -151,11 +151,13 @@ class Management:
 class SmartVpn(Tunnel):
     """Two daemons driven by the commands that users' programs send."""
 
+    hub: Management  # once open
+
     def __init__(self, name: str, daemon: list[str], subnet: int, port: int, *, tls: bool) -> None:
         self.name = name
         self.port = port
         self._daemon = daemon
-        self._subnet = f"10.{subnet}.0.0/24"
+        self.subnet = f"10.{subnet}.0.0/24"
         self._tls = tls
 
     def open(self, lab: Lab) -> None:
@@ -165,10 +167,11 @@ class SmartVpn(Tunnel):
         config = hub.call("createClient", {"clientId": "bench"})["smartvpnConfig"]
         client = Management(lab, lab.client, self._daemon, "client")
         self._client = client
+        self.hub = hub
         self.processes = (hub.process, client.process)
         self.handshake_ms = statistics.median(self._connect(config) for _ in range(_CONNECTS))
         self.client_address = client.call("connect", config)["assignedIp"]
-        self.hub_address = self._subnet.replace(".0/24", ".1")
+        self.hub_address = self.subnet.replace(".0/24", ".1")
         wait_until(lambda: _pings(lab, self), self.name)
 
     def _connect(self, config: dict[str, Any]) -> float:
@@ -181,7 +184,7 @@ class SmartVpn(Tunnel):
     def _server_config(self, lab: Lab, keys: dict[str, str]) -> dict[str, Any]:
         config: dict[str, Any] = {
             "listenAddr": f"{HUB_OUTER}:{self.port}",
-            "subnet": self._subnet,
+            "subnet": self.subnet,
             "mtu": INNER_MTU,
             "registry": ":memory:",
             **keys,

@@ -4,7 +4,7 @@
     python3 bench/wireguard.py [--write] [--rounds N] [--seconds S] [--only NAME …]
 
 The peers are wireguard-go as the distribution has it, the newest one by the Go proxy, and boringtun-cli by
-crates.io; what cannot be had is told and left out. Ends with status 1 when a target is missed.
+Cargo; what cannot be had is told and left out. Ends with status 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from measure import (
 )
 from report import Table, aligned, markdown
 from tunnels import BARE, INNER_MTU, Bare, Tunnel, UnavailableError
+from wg_hub import Pass, measure_hub, median_ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "build" / "bench"
 OURS, NO_CIPHER = "smartvpn-wg", "smartvpn-wg, no cipher"
 DEBIAN, NEWEST, BORINGTUN = "wireguard-go, Debian", "wireguard-go, newest", "boringtun-cli"
 DOCUMENT = ROOT / "docs" / "benchmarks-wireguard.md"
-MANY_PEERS, MANY_ALLOWED = 10_000, 130_000
+MANY_PEERS, MANY_ALLOWED, FLOWS_BESIDE = 10_000, 130_000, 5
 
 
 def wg(*arguments: str, text: str | None = None) -> str:
@@ -59,11 +60,12 @@ class Device(Tunnel):
         self.hub_address, self.client_address = f"10.{210 + number}.0.1", f"10.{210 + number}.0.2"
         self.interfaces = f"svwg{number}h", f"svwg{number}c"
         self._ports = 52000 + 2 * number, 52001 + 2 * number
-        self._command = command
+        self.command = command
 
     def open(self, lab: Lab) -> None:
         """Both ends, their keys and addresses."""
-        command = self._command()
+        command = self.command()
+        self._clear_sockets()  # a run that was killed may have left some
         self.processes = (
             lab.spawn(lab.hub, *command, self.interfaces[0]),
             lab.spawn(lab.client, *command, self.interfaces[1]),
@@ -92,6 +94,9 @@ class Device(Tunnel):
     def close(self) -> None:
         """Ends both; what they leave in the sockets' folder goes as well."""
         super().close()
+        self._clear_sockets()
+
+    def _clear_sockets(self) -> None:
         for name in self.interfaces:
             (Path("/var/run/wireguard") / f"{name}.sock").unlink(missing_ok=True)
 
@@ -186,6 +191,7 @@ class Results:
     skipped: list[str] = field(default_factory=list)
     many: Table = field(default_factory=list)
     many_facts: dict[str, float] = field(default_factory=dict)
+    hub: list[Pass] = field(default_factory=list)
 
     def median(self, name: str, of: Callable[[Round], float]) -> float:
         """Of the path's rounds."""
@@ -221,6 +227,9 @@ def measure(options: argparse.Namespace) -> Results:
                     results.rounds.setdefault(path.name, []).append(measure_round(lab, path, options.seconds))
             ours = next((p for p in opened if p.name == OURS), None)
             if isinstance(ours, Device):
+                print("two clients through the hub", flush=True)
+                program = ROOT / "build" / "smartvpn-wg"
+                results.hub = measure_hub(lab, program, ours, options.seconds, options.rounds)
                 print("many peers", flush=True)
                 measure_many(lab, ours, options.seconds, results)
         finally:
@@ -249,11 +258,22 @@ def _addconf(lab: Lab, device: str, text: str) -> None:
     run("wg", "addconf", device, str(path), timeout=120)
 
 
+def _flow_beside(lab: Lab, loaded: Device, seconds: float) -> float:
+    """Throughput of the loaded device by that of a fresh one, in turns."""
+    fresh = Device("one peer", 7, loaded.command)
+    try:
+        fresh.open(lab)
+        turns = range(FLOWS_BESIDE)
+        pairs = [[tcp_flow(lab, one, seconds, download=False).gbit for one in (fresh, loaded)] for _ in turns]
+        return statistics.median(many / alone for alone, many in pairs)
+    finally:
+        fresh.close()
+
+
 def measure_many(lab: Lab, path: Device, seconds: float, results: Results) -> None:
     """10,000 peers beside the one that is used, then 130,000 allowed IPs on one of them."""
     assert path.processes is not None
     hub, pid = path.interfaces[0], path.processes[0].pid
-    before = tcp_flow(lab, path, seconds, download=False).gbit
     memory = _rss_kb(pid)
     keys = [os.urandom(32) for _ in range(MANY_PEERS + 1)]
     import base64
@@ -267,14 +287,14 @@ def measure_many(lab: Lab, path: Device, seconds: float, results: Results) -> No
     per_peer = (_rss_kb(pid) - memory) / MANY_PEERS
     show = statistics.median(_timed(lambda: wg("show", hub)) for _ in range(5))
     one = _timed(lambda: run("wg", "set", hub, "peer", texts[-1], "allowed-ips", "100.64.0.0/32"))
-    flows = [(tcp_flow(lab, path, seconds, download=False).gbit, before)]
+    beside = _flow_beside(lab, path, seconds)
     allowed = ", ".join(f"{11 + (i >> 16)}.{i >> 8 & 255}.{i & 255}.0/24" for i in range(MANY_ALLOWED))
     setting = _timed(lambda: _addconf(lab, hub, f"[Peer]\nPublicKey = {texts[-1]}\nAllowedIPs = {allowed}\n"))
     listing = _timed(lambda: wg("show", hub, "allowed-ips"))
     facts = {
         "show ms": show * 1000,
         "add ms": one * 1000,
-        "flow": flows[0][0] / flows[0][1],
+        "flow": beside,
         "kb": per_peer,
         "set s": setting,
         "list s": listing,
@@ -285,7 +305,7 @@ def measure_many(lab: Lab, path: Device, seconds: float, results: Results) -> No
         [f"{MANY_PEERS} peers by one `wg addconf`", f"{adding * 1000:.0f} ms"],
         [f"`wg show` with {MANY_PEERS} peers", f"{facts['show ms']:.0f} ms"],
         ["one peer more, by `wg set`", f"{facts['add ms']:.1f} ms"],
-        ["one flow beside them, of what it was alone", f"{facts['flow']:.2f}"],
+        ["one flow beside them, of one between devices with a peer each", f"{facts['flow']:.2f}"],
         ["memory per idle peer", f"{per_peer:.2f} KB"],
         [f"{MANY_ALLOWED} allowed IPs set on one peer", f"{setting:.2f} s"],
         ["listed", f"{listing:.2f} s"],
@@ -330,6 +350,24 @@ def packets(results: Results) -> Table:
     return table
 
 
+def through_hub(results: Results) -> Table:
+    """Two clients of a hub, beside two devices."""
+    hub, direct = results.hub, [one.direct for one in results.hub]
+    return [
+        ["path", "Gbit/s", "CPU s/GB"],
+        [
+            "client, hub, client: the hub's process",
+            f"{statistics.median(one.gbit for one in hub):.2f}",
+            f"{statistics.median(one.hub_cpu_per_gb for one in hub):.2f}",
+        ],
+        [
+            "device to device: one sender + one receiver",
+            f"{statistics.median(one.gbit for one in direct):.2f}",
+            f"{statistics.median(one.client_cpu_per_gb + one.hub_cpu_per_gb for one in direct):.2f}",
+        ],
+    ]
+
+
 def targets(results: Results) -> Iterator[tuple[bool, str]]:
     """Whether each holds, in words."""
 
@@ -364,6 +402,9 @@ def targets(results: Results) -> Iterator[tuple[bool, str]]:
     for what, of in (("4 flows", lambda r: r.four / r.up.gbit), ("both ways", lambda r: r.both / r.up.gbit)):
         value = results.median(OURS, of)
         yield value >= 0.85, f"{what} / one flow: {value:.2f}, at least 0.85"
+    if results.hub:
+        ratio = median_ratio(results.hub)
+        yield ratio <= 1.15, f"hub's CPU s/GB / (one sender + one receiver): {ratio:.2f}, at most 1.15"
     facts = results.many_facts
     if facts:
         yield (
@@ -401,6 +442,10 @@ def document(results: Results, options: argparse.Namespace) -> str:
             "",
             markdown(packets(results)),
             "",
+            "## Two clients through the hub",
+            "",
+            markdown(through_hub(results)) if results.hub else "Not measured.",
+            "",
             "## Many peers",
             "",
             markdown(results.many) if results.many else "Not measured.",
@@ -431,6 +476,8 @@ def main() -> int:
         return 2
     results = measure(options)
     print(aligned(throughput(results)), aligned(packets(results)), sep="\n\n")
+    if results.hub:
+        print("\n" + aligned(through_hub(results)))
     if results.many:
         print("\n" + aligned(results.many))
     verdicts = list(targets(results))

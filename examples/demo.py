@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -103,6 +104,15 @@ async def seen_source(machine: Topology) -> str:
     return (await host.stdout.read()).decode().strip()
 
 
+def serve_flows(machine: Topology) -> None:
+    """The far end of the flows, on the hub. It stays a child of this program, to end with it."""
+    process = machine.popen("hub", "iperf3", "-s", "--forceflush", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"Server listening" not in (line := process.stdout.readline()):
+        if not line:
+            raise RuntimeError("iperf3 -s failed")
+
+
 async def flow(machine: Topology, title: str, *options: str) -> float:
     """One TCP flow through the tunnel, with a progress bar. Returns Gbit/s."""
     command = [
@@ -176,7 +186,7 @@ async def tunnel(machine: Topology) -> AsyncIterator[VpnClient]:
 async def show(machine: Topology, handshake: HandshakeTime) -> None:
     """Everything, once."""
     bare = await ping_ms(machine, HUB_OUTER)
-    machine.popen("hub", "iperf3", "-s", "-D", "--logfile", os.devnull)
+    serve_flows(machine)
     async with tunnel(machine) as client:
         inner = await ping_ms(machine, TUNNEL_GATEWAY)
         far = await ping_ms(machine, INTERNET)

@@ -53,7 +53,7 @@ def make_ffi(libraries: list[str]) -> FFI:
         "smartvpn._core",
         "#include <smartvpn/smartvpn.h>",
         include_dirs=[str(INCLUDE)],
-        extra_objects=[str(ROOT / "build" / "libsmartvpn.a")],
+        extra_objects=[str(ROOT / os.environ.get("SMARTVPN_BUILD", "build") / "libsmartvpn.a")],
         extra_link_args=libraries,
         py_limited_api=True,
         define_macros=[("Py_LIMITED_API", "0x030b0000")],

@@ -38,6 +38,11 @@ UINT16_MAX = 2**16 - 1
 UINT32_MAX = 2**32 - 1
 INT64_MAX = 2**63 - 1
 
+MAX_CLIENT_ID_BYTES = 128
+MAX_DESCRIPTION = 4096
+MAX_TAGS = 64
+MAX_PATTERNS = 100_000
+
 
 @cache
 def camel_case(name: str) -> str:
@@ -94,8 +99,8 @@ def optional(check: Check) -> Validator:
     return validate
 
 
-def each(check: Check) -> Validator:
-    """The field is None or a tuple whose every item passes `check`."""
+def each(check: Check, most: int | None = None) -> Validator:
+    """The field is None or a tuple, of `most` items where that is given, whose every item passes `check`."""
 
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         name = camel_case(attribute.name)
@@ -103,6 +108,8 @@ def each(check: Check) -> Validator:
             return
         if not isinstance(value, tuple):
             raise ConfigError(name, f"expected a list, got {type_name(value)}")
+        if most is not None and len(value) > most:
+            raise ConfigError(name, f"has {len(value)} items, more than {most}")
         for index, item in enumerate(value):
             _run(check, f"{name}[{index}]", item)
 
@@ -233,6 +240,20 @@ def name(value: object) -> None:
     text(value)
     if not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable():
         raise ValueError("expected 1 to 255 printable characters")
+
+
+def client_id(value: object) -> None:
+    """An identifier that the engine has room for: 1 to 128 bytes of printable characters."""
+    text(value)
+    if not 1 <= len(str(value).encode()) <= MAX_CLIENT_ID_BYTES or not str(value).isprintable():
+        raise ValueError(f"expected 1 to {MAX_CLIENT_ID_BYTES} bytes of printable characters")
+
+
+def description(value: object) -> None:
+    """A text for people."""
+    text(value)
+    if len(str(value)) > MAX_DESCRIPTION:
+        raise ValueError(f"has {len(str(value))} characters, more than {MAX_DESCRIPTION}")
 
 
 def moment(value: object) -> None:

@@ -138,10 +138,15 @@ class ManagementSocket:
                 self._path.unlink()
 
 
-def may_command(connection: socket.socket) -> bool:
-    """Whether the other end is this process's owner or root."""
+def peer_uid(connection: socket.socket) -> int:
+    """The user id of the process that connected."""
     size = _PEER_CREDENTIALS.size
     _, uid, _ = _PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid)
+
+
+def may_command(uid: int) -> bool:
+    """Whether it is that of this process, or root's."""
     return uid in (0, os.geteuid())
 
 

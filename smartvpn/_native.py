@@ -12,10 +12,19 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import field, frozen
-
 from smartvpn._address import join_host_port
 from smartvpn._core import ffi, lib
+from smartvpn._native_types import (
+    ClientCounters as ClientCounters,
+    Counters as Counters,
+    Disconnect as Disconnect,
+    EventKind as EventKind,
+    NativeEvent as NativeEvent,
+    QuicIdentity as QuicIdentity,
+    Session as Session,
+    TunnelSettings as TunnelSettings,
+    WgPeer as WgPeer,
+)
 from smartvpn.config import (
     ClientConfig,
     ClientEntry,
@@ -38,7 +47,7 @@ from smartvpn.errors import (
     VpnTimeoutError,
 )
 from smartvpn.keys import decode_key, encode_key
-from smartvpn.types import ConnectionQuality, DropCounters, LinkHealth, MtuInfo, TunnelState
+from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHealth, MtuInfo, TunnelState
 
 TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
@@ -49,124 +58,12 @@ _CLIENT_TRANSPORTS = {
 }
 
 
-class Disconnect(IntEnum):
-    """The wire's Disconnect codes that the hub gives."""
+class Capability(IntEnum):
+    """Rights of a process, capabilities(7)."""
 
-    NORMAL = 0
-    DISABLED = 2
-    EXPIRED = 3
-    REMOVED = 4
-    KEY_ROTATED = 5
-    KICKED = 6
-
-
-class EventKind(IntEnum):
-    """What an engine tells."""
-
-    SESSION_STARTED = 1
-    SESSION_ENDED = 2
-    STATE = 3
-    SETTINGS = 4
-    ERROR = 5
-    LOST = 6
-    GONE = 7
-    NETWORK = 8
-
-
-@frozen(kw_only=True)
-class NativeEvent:
-    """An event of the engine; `code` is a Disconnect code or -1, `status` an error of C or 0."""
-
-    kind: EventKind
-    client_id: str
-    session_id: str
-    state: TunnelState
-    code: int
-    status: int
-    reason: str
-    count: int
-
-
-@frozen(kw_only=True)
-class Counters:
-    """Sums over an engine's life; bytes and packets are those inside the tunnel."""
-
-    bytes_sent: int
-    bytes_received: int
-    packets_sent: int
-    packets_received: int
-    keepalives_sent: int
-    keepalives_received: int
-    uptime_seconds: int
-    active_sessions: int
-    total_sessions: int
-    handshakes: int
-    bad_handshakes: int
-
-
-@frozen(kw_only=True)
-class Session:
-    """A live session on the hub."""
-
-    client_id: str
-    session_id: str
-    public_key: str
-    assigned_ip: str
-    assigned_ip6: str | None
-    remote_addr: str
-    transport: str
-    connected_since: datetime
-    last_keepalive_at: datetime | None
-    bytes_sent: int
-    bytes_received: int
-    keepalives_received: int
-    packets_dropped: int
-    bytes_dropped: int
-    rate_limit: RateLimit | None
-    drops: DropCounters
-    quality: ConnectionQuality | None
-
-
-@frozen(kw_only=True)
-class WgPeer:
-    """A WireGuard peer of a hub; `client_id` is empty where it is no client."""
-
-    public_key: str
-    client_id: str
-    endpoint: str | None
-    persistent_keepalive: int
-    allowed_ips: tuple[str, ...]
-    bytes_sent: int
-    bytes_received: int
-    packets_sent: int
-    packets_received: int
-    last_handshake: datetime | None
-
-
-@frozen(kw_only=True)
-class QuicIdentity:
-    """What a hub is known by over QUIC: PEM texts, and 32 bytes for its address tokens and resets."""
-
-    certificate: str
-    key: str = field(repr=False)
-    secret: bytes = field(repr=False)
-
-
-@frozen(kw_only=True)
-class TunnelSettings:
-    """What the hub gave a client. Addresses carry their prefix length; times are milliseconds."""
-
-    address: str
-    address6: str | None
-    gateway: str | None
-    gateway6: str | None
-    server_addr: str
-    mtu: int
-    dns: tuple[str, ...]
-    routes: tuple[str, ...]
-    connected_since: datetime
-    handshake_ms: float
-    transport: str = "websocket"
+    DAC_OVERRIDE = lib.SV_CAP_DAC_OVERRIDE
+    NET_BIND_SERVICE = lib.SV_CAP_NET_BIND_SERVICE
+    NET_ADMIN = lib.SV_CAP_NET_ADMIN
 
 
 _EXCEPTIONS: dict[int, type[SmartVpnError]] = {
@@ -202,6 +99,20 @@ def error_of(status: int, words: str = "") -> SmartVpnError:
 def _check(status: int) -> None:
     if status != 0:
         raise error_of(status, _text(lib.sv_error_detail()))
+
+
+def _check_open(status: int, wg_kernel: bool) -> None:
+    if wg_kernel and status == lib.SV_E_UNSUPPORTED:
+        raise ConfigError("wgBackend", f"'kernel' cannot be: {_text(lib.sv_error_detail())}")
+    _check(status)
+
+
+def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
+    """Become user and group, unless the user is 0, and keep of all capabilities only those; for good.
+
+    Before any thread is started. Raises PermissionDeniedError.
+    """
+    _check(lib.sv_process_drop_privileges(user, group, sum(1 << capability for capability in set(keep))))
 
 
 def aead_name() -> str:
@@ -321,6 +232,9 @@ class _Engine:
             total_sessions=sums.total_sessions,
             handshakes=sums.handshakes,
             bad_handshakes=sums.bad_handshakes,
+            half_open=sums.half_open,
+            icmp_too_big_sent=sums.icmp_too_big_sent,
+            drops={name: getattr(sums.drops, name) for name, _ in ffi.typeof("sv_drops").fields},
         )
 
     def close(self) -> None:
@@ -340,19 +254,21 @@ class NativeServer(_Engine):
         *,
         wg_private_key: str | None = None,
         quic: QuicIdentity | None = None,
+        wg_kernel: bool = False,
         tun_name: str | None = None,
         workers: int = 0,
     ) -> Self:
         """Make the device and open the listeners: QUIC's and WireGuard's where there are keys for them.
 
-        Raises SmartVpnError with words.
+        With `wg_kernel` the kernel carries WireGuard's packets; ConfigError naming `wgBackend` where it
+        cannot. Raises SmartVpnError with words.
         """
         strings = _Strings()
         c = ffi.new("sv_server_config *")
         _put_key(c.private_key, config.private_key)
         c.listen_addr = strings.one(config.listen_addr if config.transport_mode.websocket else None)
         if wg_private_key is not None:
-            c.wireguard = True
+            c.wireguard, c.wg_kernel = True, wg_kernel
             c.wg_listen_port = config.wg_listen_port
             _put_key(c.wg_private_key, wg_private_key)
         secret = ffi.NULL
@@ -380,7 +296,7 @@ class NativeServer(_Engine):
         c.tun_name = strings.one(tun_name)
         out = ffi.new("sv_engine **")
         try:
-            _check(lib.sv_server_open(out, c))
+            _check_open(lib.sv_server_open(out, c), wg_kernel)
         finally:
             _wipe(c)
             if secret != ffi.NULL:
@@ -481,6 +397,21 @@ class NativeServer(_Engine):
         rate, burst = (0, 0) if limit is None else (limit.bytes_per_sec, limit.burst_bytes)
         _check(lib.sv_hub_set_rate_limit(self._handle, client_id.encode(), rate, burst))
 
+    def totals(self, client_id: str | None = None) -> list[ClientCounters]:
+        """Counters since `open`: of one client, or of all that may have counted since the last such call.
+
+        Raises NotFoundError.
+        """
+        wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
+        count = ffi.new("size_t *")
+        capacity = _SESSIONS_AT_ONCE if client_id is None else 1
+        while True:
+            infos = ffi.new("sv_client_totals[]", capacity)
+            _check(lib.sv_hub_totals(self._handle, wanted, infos, capacity, count))
+            if count[0] <= capacity:
+                return [_counters(infos[index]) for index in range(count[0])]
+            capacity = count[0] + _SESSIONS_AT_ONCE
+
     def sessions(self, client_id: str | None = None) -> list[Session]:
         """The live sessions, of one client or of all. Raises NotFoundError."""
         wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
@@ -520,10 +451,36 @@ def _wg_peer(info: Any, ips: Any) -> WgPeer:
     )
 
 
+def _counters(info: Any) -> ClientCounters:
+    return ClientCounters(
+        client_id=_text(info.client_id),
+        totals=ClientTotals(
+            bytes_sent=info.bytes_sent,
+            bytes_received=info.bytes_received,
+            packets_sent=info.packets_sent,
+            packets_received=info.packets_received,
+            keepalives_received=info.keepalives_received,
+            packets_dropped=info.packets_dropped,
+            bytes_dropped=info.bytes_dropped,
+            drops=_drops(info.drops),
+        ),
+        rate_limit=_rate_limit(info),
+    )
+
+
+def _rate_limit(info: Any) -> RateLimit | None:
+    return RateLimit.of(info.bytes_per_sec, info.burst_bytes or None) if info.bytes_per_sec else None
+
+
+def _drops(info: Any) -> DropCounters:
+    return DropCounters(
+        high=info.high, normal=info.normal, low=info.low, acl=info.acl, rate_limit=info.rate_limit
+    )
+
+
 def _session(info: Any) -> Session:
     since = _when(info.connected_since)
     assert since is not None
-    limit = RateLimit.of(info.bytes_per_sec, info.burst_bytes or None) if info.bytes_per_sec else None
     return Session(
         client_id=_text(info.client_id),
         session_id=bytes(ffi.buffer(info.session_id)).hex(),
@@ -539,14 +496,8 @@ def _session(info: Any) -> Session:
         keepalives_received=info.keepalives_received,
         packets_dropped=info.packets_dropped,
         bytes_dropped=info.bytes_dropped,
-        rate_limit=limit,
-        drops=DropCounters(
-            high=info.drops.high,
-            normal=info.drops.normal,
-            low=info.drops.low,
-            acl=info.drops.acl,
-            rate_limit=info.drops.rate_limit,
-        ),
+        rate_limit=_rate_limit(info),
+        drops=_drops(info.drops),
         quality=_quality(info.quality),
     )
 

@@ -85,14 +85,14 @@ class ConnectParams:
 class ClientIdParams:
     """A client of the registry."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
 
 
 @frozen(kw_only=True)
 class SessionParams:
     """A client, and one of its sessions; without it all of them."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
     session_id: str | None = field(default=None, validator=optional(check.name))
 
 
@@ -100,9 +100,11 @@ class SessionParams:
 class CreateClientParams:
     """A new client; what is left out is generated or takes its default."""
 
-    client_id: str = field(validator=valid(check.name))
-    tags: tuple[str, ...] = field(default=(), converter=check.strings, validator=each(check.name))
-    description: str | None = field(default=None, validator=optional(check.text))
+    client_id: str = field(validator=valid(check.client_id))
+    tags: tuple[str, ...] = field(
+        default=(), converter=check.strings, validator=each(check.name, check.MAX_TAGS)
+    )
+    description: str | None = field(default=None, validator=optional(check.description))
     security: ClientSecurity = field(
         default=Factory(ClientSecurity), validator=valid(check.instance(ClientSecurity))
     )
@@ -128,7 +130,7 @@ class ListRegisteredParams:
 class UpdateClientParams:
     """A client and what changes."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
     update: ClientUpdate = field(validator=valid(check.instance(ClientUpdate)))
 
 
@@ -136,7 +138,7 @@ class UpdateClientParams:
 class ExportParams:
     """A client and the form its config is wanted in."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
     format: ExportFormat = field(converter=_export_format, validator=valid(check.member(ExportFormat)))
 
 
@@ -144,7 +146,7 @@ class ExportParams:
 class RateLimitParams:
     """A client and its limit, in bytes."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
     rate_bytes_per_sec: int = field(validator=valid(integer(1)))
     burst_bytes: int = field(validator=valid(integer(1)))
 

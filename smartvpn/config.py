@@ -36,6 +36,7 @@ DEFAULT_REGISTRY = "/var/lib/smartvpn/registry.db"
 _MTU = integer(MIN_MTU, MAX_MTU)
 _SECONDS = integer(1, check.UINT16_MAX)
 _BYTES = integer(1)
+_PATTERNS = each(check.pattern, check.MAX_PATTERNS)
 
 
 class TransportMode(StrEnum):
@@ -127,14 +128,10 @@ class ClientSecurity:
     overrides allow; an empty allow list allows all.
     """
 
-    ip_allow_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=each(check.pattern))
-    ip_block_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=each(check.pattern))
-    destination_allow_list: tuple[str, ...] = field(
-        default=(), converter=check.strings, validator=each(check.pattern)
-    )
-    destination_block_list: tuple[str, ...] = field(
-        default=(), converter=check.strings, validator=each(check.pattern)
-    )
+    ip_allow_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=_PATTERNS)
+    ip_block_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=_PATTERNS)
+    destination_allow_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=_PATTERNS)
+    destination_block_list: tuple[str, ...] = field(default=(), converter=check.strings, validator=_PATTERNS)
     max_connections: int = field(default=1, validator=valid(integer(1, check.UINT16_MAX)))
     rate_limit: RateLimit | None = field(default=None, validator=optional(check.instance(RateLimit)))
 
@@ -143,7 +140,7 @@ class ClientSecurity:
 class ClientEntry:
     """A client as the registry holds it; public halves of keys only."""
 
-    client_id: str = field(validator=valid(check.name))
+    client_id: str = field(validator=valid(check.client_id))
     public_key: str = field(validator=valid(check.key))
     wg_public_key: str = field(validator=valid(check.key))
     security: ClientSecurity = field(

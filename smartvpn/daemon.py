@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import resource
 import signal
@@ -20,6 +21,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
+from smartvpn._caller import calling_as
 from smartvpn._control import Fanout
 from smartvpn._json import dump
 from smartvpn._management import (
@@ -28,12 +32,17 @@ from smartvpn._management import (
     Write,
     may_command,
     open_stdio,
+    peer_uid,
     stream_read,
     stream_write,
 )
+from smartvpn._native import pem_text
+from smartvpn._notify import Notifier
+from smartvpn._privileges import Account, give_up
 from smartvpn._version import __version__
 from smartvpn.commands import ConnectParams, Mode, StartParams
-from smartvpn.configfile import VpnConfig
+from smartvpn.config import ClientConfig, ServerConfig
+from smartvpn.configfile import AnyConfig, VpnConfig
 from smartvpn.errors import InvalidStateError, SmartVpnError, UnreachableError, VpnTimeoutError
 from smartvpn.events import Event, Ready
 from smartvpn.hub import Hub
@@ -54,6 +63,8 @@ from smartvpn.types import Keypair
 log = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE = 64
+_METRICS_ADDRESS = "127.0.0.1:9586"
+_METRICS_CLIENTS = 100
 _MOST_FILES = 1 << 19
 _FIRST_PAUSE_SECS = 1
 _LONGEST_PAUSE_SECS = 30
@@ -73,14 +84,11 @@ class Daemon:
         self.ended = asyncio.Event()
         self._commands: set[asyncio.Task[Any]] = set()
 
-    async def begin(self, config_path: Path | None) -> None:
-        """Start from the file, if there is one. Raises SmartVpnError, OSError."""
-        if config_path is None:
-            return
-        if isinstance(self.service, Hub):
-            await self.service.start(StartParams(config=VpnConfig.load_from_file(config_path, "server")))
-        else:
-            config = VpnConfig.load_from_file(config_path, "client")
+    async def begin(self, config: AnyConfig | None) -> None:
+        """Start with the config, if there is one. Raises SmartVpnError."""
+        if isinstance(config, ServerConfig) and isinstance(self.service, Hub):
+            await self.service.start(StartParams(config=config))
+        elif isinstance(config, ClientConfig) and isinstance(self.service, Tunnel):
             await _connect_when_possible(self.service, ConnectParams(config=config))
 
     async def execute(self, request: Request) -> Any:
@@ -224,10 +232,12 @@ async def _serve_connection(
     daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     try:
-        if may_command(writer.get_extra_info("socket")):
-            await Connection(daemon, stream_read(reader), stream_write(writer)).serve()
+        uid = peer_uid(writer.get_extra_info("socket"))
+        if may_command(uid):
+            with calling_as(uid):
+                await Connection(daemon, stream_read(reader), stream_write(writer)).serve()
         else:
-            log.warning("a connection of another user was refused")
+            log.warning("a connection of another user was refused: uid %d", uid)
     finally:
         writer.close()
 
@@ -247,10 +257,25 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--management-socket", type=Path, metavar="PATH", help="JSON lines on a Unix socket")
     parser.add_argument("--mode", type=Mode, choices=list(Mode), help="what the daemon is")
     parser.add_argument("--config", type=Path, metavar="PATH", help="start from this file")
+    parser.add_argument("--user", metavar="NAME", help="be this user once socket and config are there")
     parser.add_argument("--generate-keypair", action="store_true", help="print a key pair and end")
     parser.add_argument("--tun-name", metavar="NAME", help="name of the TUN device")
     parser.add_argument(
         "--workers", type=_count, default=0, metavar="N", help="hub: threads, 0 for one a core"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="?",
+        const=_METRICS_ADDRESS,
+        metavar="HOST:PORT",
+        help=f"serve Prometheus metrics, on {_METRICS_ADDRESS} if nothing is said",
+    )
+    parser.add_argument(
+        "--metrics-clients",
+        type=_count,
+        default=_METRICS_CLIENTS,
+        metavar="N",
+        help="clients with series of their own",
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)
@@ -266,21 +291,52 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-async def _run(arguments: argparse.Namespace, management: ManagementSocket | None) -> None:
+async def _run(
+    arguments: argparse.Namespace, management: ManagementSocket | None, config: AnyConfig | None
+) -> None:
+    notifier = Notifier.from_environment()
     daemon = Daemon(arguments.mode, tun_name=arguments.tun_name, workers=arguments.workers)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.ended.set)
     await _restore_leftovers()
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with _metrics(daemon, arguments), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(_serve(daemon, arguments, management))
-            beginning = tasks.create_task(daemon.begin(arguments.config))
+            beginning = tasks.create_task(_begin(daemon, config, notifier))
+            watching = tasks.create_task(notifier.watch())
             await daemon.ended.wait()
-            serving.cancel()
-            beginning.cancel()
+            for task in (serving, beginning, watching):
+                task.cancel()
     finally:
+        notifier.stopping()
         await daemon.close()
+
+
+@contextlib.asynccontextmanager
+async def _metrics(daemon: Daemon, arguments: argparse.Namespace) -> AsyncIterator[None]:
+    """The metrics endpoint, where it is wanted; its library is an extra."""
+    if arguments.metrics is None:
+        yield
+        return
+    try:
+        from smartvpn.metrics import MetricsEndpoint
+    except ModuleNotFoundError as error:
+        raise InvalidStateError(f"--metrics needs {error.name}: pip install 'smartvpn[metrics]'") from None
+    endpoint = await MetricsEndpoint(daemon.service, arguments.metrics_clients).start(arguments.metrics)
+    try:
+        yield
+    finally:
+        await endpoint.close()
+
+
+async def _begin(daemon: Daemon, config: AnyConfig | None, notifier: Notifier) -> None:
+    """A hub is ready when it listens; a client's daemon at once, since its hub may come later."""
+    if daemon.mode is Mode.CLIENT:
+        notifier.ready()
+    await daemon.begin(config)
+    if daemon.mode is Mode.SERVER:
+        notifier.ready()
 
 
 async def _restore_leftovers() -> None:
@@ -307,12 +363,29 @@ def _management_socket(path: Path | None) -> ManagementSocket | None:
 
 
 def _serve_until_ended(arguments: argparse.Namespace) -> None:
+    account = None if arguments.user is None else Account.named(arguments.user)
     management = _management_socket(arguments.management_socket)
     try:
-        asyncio.run(_run(arguments, management))
+        config = _config(arguments)
+        Network.look_around()
+        give_up(account)
+        asyncio.run(_run(arguments, management, config))
     finally:
         if management is not None:
             management.close()
+
+
+def _config(arguments: argparse.Namespace) -> AnyConfig | None:
+    """The file's config, with the text of the certificates it names: soon we may be another user."""
+    if arguments.config is None:
+        return None
+    if arguments.mode is Mode.CLIENT:
+        return VpnConfig.load_from_file(arguments.config, "client")
+    config = VpnConfig.load_from_file(arguments.config, "server")
+    if config.tls_cert is None or config.tls_key is None:
+        return config
+    cert, key = pem_text("tlsCert", config.tls_cert), pem_text("tlsKey", config.tls_key)
+    return evolve(config, tls_cert=cert, tls_key=key)
 
 
 def _allow_files() -> None:

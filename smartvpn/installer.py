@@ -21,6 +21,24 @@ ServiceMode = Literal["server", "client"]
 _PLATFORMS: dict[str, Platform] = {"linux": "linux", "darwin": "macos", "win32": "windows"}
 _TITLES = {"server": "smartvpn hub", "client": "smartvpn client"}
 
+# The daemon starts as root (the "!"), takes the socket's place, reads config and certificates, and then
+# becomes the dynamic user by itself, with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE and nothing else.
+_HUB_USER = """\
+DynamicUser=yes
+User=smartvpn
+StateDirectory=smartvpn
+RuntimeDirectory=smartvpn-server
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID
+RemoveIPC=yes"""
+
+# Name servers are set by user 0 only, be it in resolv.conf or at systemd-resolved: a client keeps the
+# number, without the rights that go with it.
+_CLIENT_USER = """\
+StateDirectory=smartvpn-client
+RuntimeDirectory=smartvpn-client
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
+ReadWritePaths=-/etc/resolv.conf"""
+
 _SYSTEMD = """\
 [Unit]
 Description={title}
@@ -28,34 +46,44 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
-Type=exec
+Type=notify
+NotifyAccess=main
 ExecStart={command}
+ExecStopPost=+-/bin/rm -f {socket}
 Restart=on-failure
 RestartSec=1
-StateDirectory=smartvpn
+TimeoutStopSec=20
+WatchdogSec=60
+{user}
 StateDirectoryMode=0700
-RuntimeDirectory=smartvpn
 RuntimeDirectoryPreserve=yes
 UMask=0077
-LimitNOFILE=65536
+LimitNOFILE=524288
 LimitMEMLOCK=64M
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 NoNewPrivileges=yes
+KeyringMode=private
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
+PrivateMounts=yes
 PrivateTmp=yes
 ProtectClock=yes
 ProtectControlGroups=yes
-ProtectHome=yes
+ProtectHome=read-only
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectSystem=strict
+ReadWritePaths=/proc/sys/net {folder}
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
 
 [Install]
 WantedBy=multi-user.target
@@ -93,9 +121,15 @@ class VpnInstaller:
         not absolute, or an unknown mode.
         """
         words = _command(binary_path, socket_path, mode, config_path)
-        # systemd expands specifiers and variables in ExecStart; doubled they stand for themselves.
-        command = " ".join(_quoted(word).replace("%", "%%").replace("$", "$$") for word in words)
-        return _SYSTEMD.format(title=_TITLES[mode], command=command)
+        hub = mode == "server"
+        words += ["--user", "smartvpn" if hub else "root"]
+        return _SYSTEMD.format(
+            title=_TITLES[mode],
+            command=("!" if hub else "") + " ".join(map(_exec_word, words)),
+            socket=_exec_word(socket_path),
+            folder=_quoted(str(PurePosixPath(socket_path).parent)).replace("%", "%%"),
+            user=_HUB_USER if hub else _CLIENT_USER,
+        )
 
     @staticmethod
     def generate_launchd_plist(
@@ -116,6 +150,8 @@ class VpnInstaller:
                 "ProgramArguments": _command(binary_path, socket_path, mode, config_path),
                 "RunAtLoad": True,
                 "KeepAlive": {"SuccessfulExit": False},
+                "ThrottleInterval": 1,
+                "ProcessType": "Interactive",
                 "Umask": 0o077,
                 "StandardErrorPath": f"/var/log/smartvpn-{mode}.log",
             },
@@ -162,6 +198,11 @@ def _absolute(name: str, path: str) -> str:
     if not PurePosixPath(path).is_absolute() or any(ord(letter) < 32 for letter in path):
         raise ConfigError(name, "is not an absolute path")
     return path
+
+
+def _exec_word(word: str) -> str:
+    """systemd expands specifiers and variables in commands; doubled they stand for themselves."""
+    return _quoted(word).replace("%", "%%").replace("$", "$$")
 
 
 def _quoted(word: str) -> str:

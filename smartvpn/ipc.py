@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields_dict, frozen, has
 
-from smartvpn._fields import join_path, type_name
+from smartvpn._fields import camel_case, join_path, type_name
 from smartvpn._json import from_json, parse, to_json
 from smartvpn.commands import COMMANDS, Command, Mode
 from smartvpn.errors import (
@@ -33,6 +33,7 @@ from smartvpn.events import EVENTS, Event
 PROTOCOL_VERSION = 1
 MAX_LINE_BYTES = 50_000_000
 STREAM_ITEMS = 1000
+STREAM_BYTES = 1_000_000
 
 _REQUEST_FIELDS = frozenset({"id", "method", "params"})
 
@@ -187,8 +188,12 @@ def _printable(text: str) -> str:
 
 
 def encode_result(request_id: str, result: object = None) -> bytes:
-    """The final answer to a request that succeeded."""
-    return _line({"id": request_id, "success": True, "result": to_json(result)})
+    """The final answer to a request that succeeded, or an error when it is longer than a line may be."""
+    line = _line({"id": request_id, "success": True, "result": to_json(result)})
+    if len(line) <= MAX_LINE_BYTES:
+        return line
+    reason = f"the answer is longer than {MAX_LINE_BYTES} bytes: ask for a page, or for a stream"
+    return encode_error(request_id, ConfigError("", reason))
 
 
 def encode_error(request_id: str | None, error: BaseException) -> bytes:
@@ -206,21 +211,36 @@ def encode_stream(request_id: str, result: object, items: int = STREAM_ITEMS) ->
     """The answer in lines: chunks with the items of the result's list, then the rest.
 
     A chunk's `data` has the shape of the result, with that list only; the final answer has the
-    list empty. A result without a list is one line.
+    list empty. A result without a list is one line. Each chunk is made when it is asked for.
     """
-    whole = to_json(result)
-    name = next((name for name, value in _members(whole) if isinstance(value, list)), None)
+    name = next((name for name, value in _members(result) if isinstance(value, tuple)), None)
     if name is None:
-        yield _line({"id": request_id, "success": True, "result": whole})
+        yield encode_result(request_id, result)
         return
-    for start in range(0, len(whole[name]), items):
-        data = {name: whole[name][start : start + items]}
-        yield _line({"id": request_id, "stream": True, "data": data})
-    yield _line({"id": request_id, "success": True, "result": {**whole, name: []}})
+    head = json.dumps({"id": request_id, "stream": True})[:-1] + f',"data":{{"{camel_case(name)}":['
+    for chunk in _chunks(getattr(result, name), items):
+        yield f"{head}{','.join(chunk)}]}}}}\n".encode("ascii")
+    rest = {camel_case(other): to_json(value) for other, value in _members(result) if value is not None}
+    yield _line({"id": request_id, "success": True, "result": {**rest, camel_case(name): []}})
 
 
-def _members(value: object) -> Iterable[tuple[str, object]]:
-    return value.items() if isinstance(value, dict) else ()
+def _members(value: Any) -> Iterable[tuple[str, Any]]:
+    names = fields_dict(type(value)) if has(type(value)) else ()
+    return [(name, getattr(value, name)) for name in names]
+
+
+def _chunks(values: Iterable[object], items: int) -> Iterator[list[str]]:
+    """JSON texts, together as many and as long as one line should carry."""
+    chunk: list[str] = []
+    size = 0
+    for value in values:
+        chunk.append(json.dumps(to_json(value), separators=(",", ":"), allow_nan=False))
+        size += len(chunk[-1])
+        if len(chunk) == items or size >= STREAM_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def encode_event(event: Event) -> bytes:

@@ -9,10 +9,20 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from attrs import frozen
+
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._known import KnownTransports
-from smartvpn._native import EventKind, NativeClient, NativeEvent, TunnelSettings, error_of, has_quic
+from smartvpn._native import (
+    Counters,
+    EventKind,
+    NativeClient,
+    NativeEvent,
+    TunnelSettings,
+    error_of,
+    has_quic,
+)
 from smartvpn._wgtunnel import WireGuardTunnel
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
@@ -39,6 +49,16 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECS = 30.0
 STATE_DIRECTORY = "/var/lib/smartvpn"
+
+
+@frozen(kw_only=True)
+class TunnelTelemetry:
+    """Everything that is counted and measured, at one moment."""
+
+    connected: bool
+    counters: Counters
+    quality: ConnectionQuality | None
+    mtu: MtuInfo | None
 
 
 class Tunnel:
@@ -147,6 +167,19 @@ class Tunnel:
             keepalives_received=sums.keepalives_received,
             uptime_seconds=sums.uptime_seconds,
             quality=tunnel.quality(),
+        )
+
+    def telemetry(self) -> TunnelTelemetry | None:
+        """All of it in one reading; None without a tunnel."""
+        tunnel = self._running
+        if tunnel is None:
+            return None
+        connected = tunnel.state is TunnelState.CONNECTED
+        return TunnelTelemetry(
+            connected=connected,
+            counters=tunnel.engine.counters(),
+            quality=tunnel.quality(),
+            mtu=tunnel.mtu() if connected else None,
         )
 
     async def get_connection_quality(self, _: NoParams) -> ConnectionQuality:

@@ -6,12 +6,12 @@ Times are `datetime` in UTC, counters integers, `…_ms` milliseconds with a fra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from attrs import AttrsInstance, evolve, field, fields_dict, frozen
+from attrs import Attribute, AttrsInstance, evolve, field, fields_dict, frozen
 
 from smartvpn import _fields as check
 from smartvpn._fields import optional, valid
@@ -197,11 +197,11 @@ class ClientInfo:
 class DropCounters:
     """Dropped packets by cause: the three queues, the ACL, the rate limit."""
 
-    high: int
-    normal: int
-    low: int
-    acl: int
-    rate_limit: int
+    high: int = 0
+    normal: int = 0
+    low: int = 0
+    acl: int = 0
+    rate_limit: int = 0
 
 
 @frozen(kw_only=True)
@@ -220,6 +220,38 @@ class ClientTelemetry:
     burst_bytes: int | None = None
     drops: DropCounters
     quality: ConnectionQuality | None = None
+
+
+@frozen(kw_only=True)
+class ClientTotals:
+    """What was counted for a client over all its sessions. Bytes and packets are those inside the tunnel."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+    keepalives_received: int = 0
+    packets_dropped: int = 0
+    bytes_dropped: int = 0
+    drops: DropCounters = field(factory=DropCounters)
+
+    def __add__(self, other: ClientTotals) -> ClientTotals:
+        return _combined(self, other, int.__add__)
+
+    def above(self, other: ClientTotals) -> ClientTotals:
+        """By how much each counter is greater than that of `other`; 0 where it is not."""
+        return _combined(self, other, lambda mine, theirs: max(0, mine - theirs))
+
+
+N = TypeVar("N", ClientTotals, DropCounters)
+
+
+def _combined(one: N, two: N, combine: Callable[[int, int], int]) -> N:
+    values: dict[str, Any] = {}
+    for name in fields_dict(type(one)):
+        mine, theirs = getattr(one, name), getattr(two, name)
+        values[name] = combine(mine, theirs) if isinstance(mine, int) else _combined(mine, theirs, combine)
+    return type(one)(**values)
 
 
 @frozen(kw_only=True)
@@ -361,6 +393,16 @@ def _security_update(_: object, __: object, value: object) -> None:
         raise ConfigError("security", f"expected SecurityUpdate, got {check.type_name(value)}")
 
 
+def _tags(_: object, __: object, value: object) -> None:
+    if isinstance(value, tuple) and len(value) > check.MAX_TAGS:
+        raise ConfigError("tags", f"has {len(value)} items, more than {check.MAX_TAGS}")
+
+
+def _description(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, Unset | None):
+        valid(check.description)(instance, attribute, value)
+
+
 @frozen(kw_only=True)
 class ClientUpdate:
     """A change to a ClientEntry. `security` changes only those of its fields that are given."""
@@ -368,8 +410,8 @@ class ClientUpdate:
     security: SecurityUpdate | Unset | None = field(default=UNSET, validator=_security_update)
     priority: int | Unset | None = UNSET
     enabled: bool | Unset | None = UNSET
-    tags: Strings = field(default=UNSET, converter=_strings)
-    description: str | Unset | None = UNSET
+    tags: Strings = field(default=UNSET, converter=_strings, validator=_tags)
+    description: str | Unset | None = field(default=UNSET, validator=_description)
     expires_at: datetime | Unset | None = UNSET
     assigned_ip: str | Unset = UNSET
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from smartvpn._address import ServerUrl, parse_pattern, parse_server_url
 from smartvpn.config import (

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 import pytest
 
 from smartvpn import ClientConfig, ClientSecurity, PrivateKey, ServerConfig
 from smartvpn._fields import camel_case
 from smartvpn._json import from_json
+from smartvpn.cli._commands import main
 from tests.netns.topology import Topology
+from tools import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "vendor" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,6 +57,43 @@ def test_every_config_field_is_explained() -> None:
     for kind in (ServerConfig, ClientConfig):
         fields = {camel_case(field.name) for field in attrs.fields(kind)}
         assert fields <= named, fields - named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_is_python(page: Path) -> None:
+    """Every block compiles, and what it imports from us is there."""
+    for text in blocks(page, "python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("smartvpn"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def shell_lines(page: Path) -> Iterator[list[str]]:
+    """The commands in blocks for the shell, without comments."""
+    for text in blocks(page, "sh") + blocks(page, "sh hub") + blocks(page, "sh client"):
+        for line in text.splitlines():
+            yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_are_there(page: Path) -> None:
+    """Every `smartvpn` command that a reader is told to type exists, with its options."""
+    for words in shell_lines(page):
+        if words[:1] != ["smartvpn"]:
+            continue
+        command: click.Command = main
+        rest = words[1:]
+        while isinstance(command, click.Group):
+            command = command.commands[rest.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= known, words
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_the_references_are_current(name: str) -> None:
+    """They are what `python -m tools.reference` writes; a field without a note stops it."""
+    assert (ROOT / "docs" / name).read_text() == reference.PAGES[name]()
 
 
 def _with_keys(text: str) -> Any:

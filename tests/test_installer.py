@@ -29,8 +29,24 @@ def _exec_start(unit: str) -> str:
 def test_systemd_defaults() -> None:
     """The usual paths, the hub's mode."""
     assert _exec_start(VpnInstaller.generate_systemd_unit()) == (
-        "/usr/local/bin/smartvpn_daemon --mode server --management-socket /var/run/smartvpn.sock"
+        "!/usr/local/bin/smartvpn_daemon --mode server --management-socket /var/run/smartvpn.sock"
+        " --user smartvpn"
     )
+
+
+def test_systemd_rights() -> None:
+    """The hub has a user of its own; a client stays user 0, for name servers, with two rights."""
+    hub, client = (
+        VpnInstaller.generate_systemd_unit(mode=mode).splitlines() for mode in ("server", "client")
+    )
+    assert {"Type=notify", "DynamicUser=yes", "User=smartvpn", "NoNewPrivileges=yes"} <= set(hub)
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID" in hub
+    assert {"Type=notify", "NoNewPrivileges=yes"} <= set(client)
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE" in client
+    for unit in (hub, client):
+        assert [line for line in unit if line.startswith("WatchdogSec=")]
+        assert "ExecStopPost=+-/bin/rm -f /var/run/smartvpn.sock" in unit
+        assert "ReadWritePaths=/proc/sys/net /var/run" in unit
 
 
 def test_systemd_paths_are_quoted() -> None:
@@ -39,7 +55,8 @@ def test_systemd_paths_are_quoted() -> None:
         '/opt/a b/"x"', "/run/%n.sock", "client", config_path="/etc/$HOME"
     )
     assert _exec_start(unit) == (
-        '"/opt/a b/\\"x\\"" --mode client --management-socket /run/%%n.sock --config "/etc/$$HOME"'
+        '"/opt/a b/\\"x\\"" --mode client --management-socket /run/%%n.sock'
+        ' --config "/etc/$$HOME" --user root'
     )
 
 

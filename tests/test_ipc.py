@@ -8,8 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from smartvpn import errors, events
 from smartvpn.commands import CLIENT_COMMANDS, COMMANDS, SERVER_COMMANDS, Command, Mode

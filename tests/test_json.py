@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from smartvpn import (
     ClientConfig,
@@ -236,7 +235,7 @@ SECURITY = st.builds(
 )
 ENTRIES = st.builds(
     ClientEntry,
-    client_id=st.text(min_size=1, max_size=255).filter(str.isprintable),
+    client_id=st.text(min_size=1, max_size=32).filter(str.isprintable),
     public_key=st.builds(lambda: HUB.public_key),
     wg_public_key=st.builds(lambda: OTHER.public_key),
     security=SECURITY,

@@ -6,8 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from smartvpn.errors import InvalidKeyError
 from smartvpn.keys import PresharedKey, PrivateKey, PublicKey, decode_key

@@ -13,7 +13,7 @@ C_SOURCES = sorted((ROOT / "csrc").glob("*/*.[ch]"))
 PUBLIC = sorted((ROOT / "csrc" / "include").glob("*/*.h"))
 
 PYTHON_LAYERS = [
-    {"_version"},
+    {"_version", "_caller"},
     {"errors"},
     {"keys"},
     {"_address"},
@@ -26,11 +26,12 @@ PYTHON_LAYERS = [
     {"commands"},
     {"ipc"},
     {"wgconfig", "installer"},
+    {"_native_types"},
     {"_native"},
     {"registry"},
     {"network"},
     {"_listeners"},
-    {"_control"},
+    {"_control", "_wgbackend"},
     {"_quic"},
     {"hub", "_wgtunnel", "_known"},
     {"tunnel"},
@@ -39,9 +40,10 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
-    {"_management"},
+    {"_management", "_notify", "_privileges"},
+    {"metrics"},
     {"daemon"},
-    {"cli"},
+    {"cli", "dashboard"},
 ]
 RANK = {name: rank for rank, names in enumerate(PYTHON_LAYERS) for name in names}
 PYTHON_SOURCES = [

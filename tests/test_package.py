@@ -1,6 +1,7 @@
 """What the package exports."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import smartvpn
@@ -27,6 +28,18 @@ def test_all_is_sorted() -> None:
         return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
     assert smartvpn.__all__ == sorted(smartvpn.__all__, key=rank)
+
+
+def test_what_is_public_is_explained() -> None:
+    """Every exported class, and every method and property that users call, says what it does."""
+    for name in smartvpn.__all__:
+        value = getattr(smartvpn, name)
+        if not inspect.isclass(value):
+            continue
+        assert inspect.getdoc(value), name
+        for member, what in vars(value).items():
+            if not member.startswith("_") and (inspect.isroutine(what) or isinstance(what, property)):
+                assert inspect.getdoc(what), f"{name}.{member}"
 
 
 def test_typed() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -12,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import smartvpn
+from tests.c_library import ROOT, install, pkg_config, run
 
-ROOT = Path(__file__).parents[1]
-PREFIX = "/opt/smartvpn"
 PROGRAM = """
 #include <smartvpn/smartvpn.h>
 #include <stdio.h>
@@ -27,29 +24,11 @@ int main(void)
 """
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> str:
-    """The program's output; its complaints when it fails."""
-    result = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `make install` has put the C library, PREFIX and all."""
     root = tmp_path_factory.mktemp("installed")
-    run("make", "install", f"PREFIX={PREFIX}", f"DESTDIR={root}")
-    return root / PREFIX[1:]
-
-
-def pkg_config(installed: Path, *options: str) -> list[str]:
-    """Flags as the installed file has them, from where it lies now."""
-    root = str(installed)[: -len(PREFIX)]
-    path = str(installed / "lib/pkgconfig")
-    text = run("pkg-config", *options, "smartvpn", PKG_CONFIG_PATH=path)
-    return shlex.split(text.replace(PREFIX, root + PREFIX))
+    return install(root)
 
 
 def test_a_program_links_the_shared_library(installed: Path, tmp_path: Path) -> None:
@@ -103,7 +82,7 @@ def unpacked_sdist(folder: Path) -> Path:
     for name in run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")[:-1]:
         target = tree / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((ROOT / name).read_bytes())
+        shutil.copy(ROOT / name, target)  # with its mode
     run(sys.executable, "setup.py", "-q", "sdist", "-d", folder, cwd=tree)
     [archive] = folder.glob("smartvpn-*.tar.gz")
     run("tar", "xzf", archive, cwd=folder)

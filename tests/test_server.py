@@ -162,7 +162,9 @@ async def test_nobody_is_connected(server: VpnServer) -> None:
     statistics = await server.get_statistics()
     assert (statistics.active_clients, statistics.total_connections) == (0, 0)
     with pytest.raises(NotFoundError, match="session"):
-        await server.get_client_telemetry("alice")
+        await server.get_client_telemetry("alice", "00" * 16)
+    telemetry = await server.get_client_telemetry("alice")
+    assert (telemetry.assigned_ip, telemetry.bytes_sent, telemetry.quality) == ("10.8.0.2", 0, None)
     await server.set_client_rate_limit("alice", 1_000_000, 20_000)
     await server.remove_client_rate_limit("alice")
     with pytest.raises(NotFoundError, match="session"):

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "engine/limit.h"
 
 struct sv_conn *sv_conn_new(struct sv_worker *worker, struct sv_link *link)
 {
@@ -57,23 +58,8 @@ static void unlink_conn(struct sv_conn *conn)
     }
     add_traffic(&worker->traffic, &conn->traffic);
     pthread_mutex_unlock(&worker->conns_lock);
-    if (conn->dirty) {
-        struct sv_conn **at = &worker->dirty;
-
-        while (*at != conn) {
-            at = &(*at)->next_dirty;
-        }
-        *at = conn->next_dirty;
-    }
+    sv_worker_unmark_dirty(conn);
     sv_heap_remove(&worker->deadlines, &conn->deadline);
-}
-
-static void free_queue(struct sv_queue *queue)
-{
-    if (queue) {
-        sv_queue_clear(queue);
-        free(queue);
-    }
 }
 
 /* Everything that only its worker knows goes at once; the struct itself after a grace period, since other workers may be looking at it. */
@@ -83,8 +69,8 @@ static void conn_free(struct sv_conn *conn)
     unlink_conn(conn);
     sv_buf_put(conn->tx);
     sv_cut_free(conn->cut);
-    free_queue(conn->queue);
-    free_queue(conn->up_queue);
+    sv_queue_free(conn->queue);
+    sv_queue_free(conn->up_queue);
     sv_frame_reader_clear(&conn->reader);
     sv_session_clear(&conn->session);
     if (conn->worker->engine->server) {
@@ -196,15 +182,17 @@ static void publish_news(struct sv_conn *conn)
     }
 }
 
-void sv_conn_flush(struct sv_conn *conn)
+size_t sv_conn_flush(struct sv_conn *conn)
 {
+    size_t drained = 0;
+
     if (conn->closing || !conn->link) {
-        return;
+        return 0;
     }
     if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
         flush_session(conn);
     }
-    sv_outbound_drain(conn);
+    drained = sv_outbound_drain(conn);
     if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
         sv_outbound_send(conn);
     }
@@ -216,6 +204,13 @@ void sv_conn_flush(struct sv_conn *conn)
         sv_worker_wake_at(conn, sv_session_deadline(&conn->session));
         sv_worker_wake_at(conn, conn->drain_at);
     }
+    return drained;
+}
+
+void sv_conn_drain_at(struct sv_conn *conn, uint64_t at)
+{
+    conn->drain_at = at < conn->drain_at ? at : conn->drain_at;
+    sv_worker_wake_at(conn, conn->drain_at);
 }
 
 static void on_session_timer(struct sv_conn *conn)
@@ -294,7 +289,7 @@ static void on_writable(struct sv_link *link)
     struct sv_conn *conn = link->owner;
 
     sv_loop_wake(&conn->worker->loop);
-    sv_conn_flush(conn);
+    sv_worker_mark_dirty(conn);
 }
 
 static void on_datagram(struct sv_link *link, uint8_t *bytes, size_t len)

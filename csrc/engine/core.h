@@ -110,13 +110,14 @@ struct sv_conn {
     struct sv_conn *prev, *next; /* in the worker's list of all */
     uint8_t kick_code;
     bool dirty, closing;
-    bool half_open;                     /* hub: not live yet, counted in the worker's half_open */
-    bool bad_handshake;                 /* counted already */
-    bool super_tcp, super_udp;          /* super-packets the peer can take */
-    uint16_t mtu;                       /* of the tunnel */
-    uint8_t session_id[16];             /* of this handshake */
-    uint64_t drain_at;                  /* ns: when the limiter lets the next packet go; SV_NEVER */
-    uint8_t addr4[16], addr6[16];       /* the client's inner addresses, the zero address when absent */
+    bool half_open;               /* hub: not live yet, counted in the worker's half_open */
+    bool bad_handshake;           /* counted already */
+    bool super_tcp, super_udp;    /* super-packets the peer can take */
+    uint16_t mtu;                 /* of the tunnel */
+    uint8_t session_id[16];       /* of this handshake */
+    uint64_t drain_at;            /* ns: when the limiter lets the next packet go, either way; SV_NEVER */
+    int64_t share;                /* bytes of queued packets it may still send before others in this turn */
+    uint8_t addr4[16], addr6[16]; /* the client's inner addresses, the zero address when absent */
     uint8_t gateway4[16], gateway6[16]; /* who answers into the TUN for packets that are too big */
     uint8_t remote[16];                 /* copies of the link's, for other threads */
     uint16_t remote_port;
@@ -158,8 +159,9 @@ struct sv_worker {
     struct sv_quic_server *quic;
     struct sv_buf *gathered; /* opened datagrams that wait in gro for the turn's end, or NULL */
     struct sv_wg_worker *wg; /* NULL: no WireGuard here */
-    struct sv_conn *conns, *dirty;
-    pthread_mutex_t conns_lock; /* changes of the list conns, against readers of statistics */
+    struct sv_conn *conns;
+    struct sv_conn *dirty, **dirty_last; /* in the order in which they came */
+    pthread_mutex_t conns_lock;          /* changes of the list conns, against readers of statistics */
     atomic_size_t half_open;
     atomic_size_t live_conns;
     bool stopping;
@@ -204,14 +206,20 @@ void sv_worker_kick(struct sv_conn *conn, uint8_t code);
 void sv_worker_close(struct sv_worker *worker);
 void sv_worker_join(struct sv_worker *worker);
 void sv_worker_mark_dirty(struct sv_conn *conn);
+void sv_worker_unmark_dirty(struct sv_conn *conn);
+/* Everything that was collected in the turn goes out. Connections with queued packets take turns by their shares; what exceeds the turn's bytes stays
+ * for the next one, so that nobody waits long. */
+void sv_worker_flush(struct sv_worker *worker);
 /* Makes sure that the worker looks at the connection at `at` (ns) or before. */
 void sv_worker_wake_at(struct sv_conn *conn, uint64_t at);
 
 /* ---- conn.c ---- */
 /* A connection on the link; its session is made by the caller afterwards. NULL when memory is short. */
 struct sv_conn *sv_conn_new(struct sv_worker *worker, struct sv_link *link);
-/* Sends what waits: the session's frames, then sealed packets, then queued ones. */
-void sv_conn_flush(struct sv_conn *conn);
+/* Sends what waits: the session's frames, then queued packets as its share of the turn allows; bytes of these. */
+size_t sv_conn_flush(struct sv_conn *conn);
+/* The limiter lets the next packet go at `at` (SV_NEVER: none waits). */
+void sv_conn_drain_at(struct sv_conn *conn, uint64_t at);
 /* Ends it: with a Disconnect (which is flushed), or silently. */
 void sv_conn_disconnect(struct sv_conn *conn, unsigned code);
 void sv_conn_abort(struct sv_conn *conn);
@@ -227,8 +235,6 @@ extern const struct sv_link_sink sv_conn_sink, sv_accept_sink;
 void sv_outbound_route(struct sv_worker *worker, struct sv_buf **slot, const struct sv_ip *ip);
 /* A buffer that may be queued: *slot itself (then *slot is NULL), or a small copy. NULL when memory is short. */
 struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot);
-/* *queue, made when it is not there, with limits that fit the limiter (NULL: none). NULL when memory is short. */
-struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter);
 void sv_outbound_tun_ready(struct sv_worker *worker);
 /* A packet in buf (kind, segment_size set) for the peer of conn, from the TUN or from another client; *ip is its parse. Takes the packet out of
  * *slot when it keeps the buffer (then *slot is NULL or another buffer). */
@@ -237,8 +243,9 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
 bool sv_outbound_room(struct sv_conn *conn, size_t n);
 /* Sends the sealed bytes that wait. */
 void sv_outbound_send(struct sv_conn *conn);
-/* Seals as many queued packets as the link and the limiter take. */
-void sv_outbound_drain(struct sv_conn *conn);
+/* Seals as many queued packets as the link, the limiter and the connection's share of the turn allow; bytes. What the share alone kept back makes
+ * the connection dirty again. */
+size_t sv_outbound_drain(struct sv_conn *conn);
 void sv_outbound_strays(struct sv_worker *worker);
 void sv_outbound_push_strays(struct sv_worker *worker);
 
@@ -294,6 +301,8 @@ void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 /* The same, on the packet path: no lock. */
 struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);
 struct sv_limiter *sv_hub_limiter(const struct sv_client *client);
+int sv_hub_priority(const struct sv_client *client);
+/* `client` NULL: a WireGuard peer that is none, for which the rules hold that hold for all. */
 enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
                                          const struct sv_ip *ip);
 

@@ -12,6 +12,7 @@
 #include "engine/hub.h"
 #include "engine/listeners.h"
 #include "engine/wg_control.h"
+#include "engine/wg_kernel.h"
 
 static size_t worker_count(unsigned wanted)
 {
@@ -38,17 +39,23 @@ static int open_base(struct sv_engine *engine, size_t workers)
 }
 
 /* And what a server and a client have in common besides. */
-static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name,
-                     const uint8_t private_key[32])
+static int open_keys(struct sv_engine *engine, size_t workers, const uint8_t private_key[32])
 {
     int error = open_base(engine, workers);
 
     if (!error) {
         memcpy(engine->private_key, private_key, 32);
         sv_x25519_public(engine->public_key, private_key);
-        error = sv_tun_open(&engine->tun, tun_name ? tun_name : "svpn%d", workers);
     }
     return error;
+}
+
+static int open_core(struct sv_engine *engine, size_t workers, const char *tun_name,
+                     const uint8_t private_key[32])
+{
+    int error = open_keys(engine, workers, private_key);
+
+    return error ? error : sv_tun_open(&engine->tun, tun_name ? tun_name : "svpn%d", workers);
 }
 
 static int open_workers(struct sv_engine *engine, size_t count)
@@ -82,7 +89,63 @@ static int start_workers(struct sv_engine *engine)
 /* The device's tables: before the workers, who have their part in it. */
 static int prepare_wg(struct sv_engine *engine, const sv_server_config *config)
 {
-    return config->wireguard ? sv_wg_new(&engine->wg, engine) : 0;
+    int error = config->wireguard ? sv_wg_new(&engine->wg, engine) : 0;
+
+    if (engine->wg) {
+        engine->wg->kernel = config->wg_kernel;
+    }
+    return error;
+}
+
+/* The interface takes the place of the TUN device. */
+static int open_kernel(struct sv_engine *engine, const sv_server_config *config)
+{
+    char name[SV_TUN_NAME];
+    int error = open_keys(engine, 1, config->private_key);
+
+    if (!error && (config->listen_addr || !config->wireguard)) {
+        return sv_fail(SV_E_UNSUPPORTED, "the kernel carries WireGuard alone, no other transport");
+    }
+    if (!error && config->default_bytes_per_sec) {
+        return sv_fail(SV_E_INVALID,
+                       "defaultRateLimitBytesPerSec: cannot be held while the kernel carries WireGuard");
+    }
+    if (!error) {
+        error = sv_wg_kernel_open(config->tun_name ? config->tun_name : "svpn%d", config->wg_private_key,
+                                  name);
+    }
+    if (error) {
+        return error;
+    }
+    error = sv_tun_stand_in(&engine->tun, name);
+    if (error) {
+        sv_wg_kernel_close(name);
+        return error;
+    }
+    return 0;
+}
+
+static int listen_here(struct sv_wg *wg, const sv_server_config *config)
+{
+    int error = sv_wg_set_private_key(wg, config->wg_private_key);
+
+    if (!error) {
+        error = sv_wg_set_port(wg, config->wg_listen_port);
+    }
+    return error ? error : sv_wg_set_up(wg, true);
+}
+
+/* From here on the interface goes with the device. */
+static int listen_in_kernel(struct sv_wg *wg, const sv_server_config *config)
+{
+    int error = sv_wg_set_private_key(wg, config->wg_private_key);
+
+    wg->port = config->wg_listen_port;
+    if (!error) {
+        error = sv_wg_kernel_listen(wg, config->wg_private_key, &wg->port);
+    }
+    wg->kernel_at = error ? SV_NEVER : 0;
+    return error;
 }
 
 static int open_hub_wg(struct sv_engine *engine, const sv_server_config *config)
@@ -95,27 +158,22 @@ static int open_hub_wg(struct sv_engine *engine, const sv_server_config *config)
     }
     atomic_store(&wg->mtu, config->mtu ? config->mtu : SV_DEFAULT_MTU);
     sv_wg_lock(wg);
-    error = sv_wg_set_private_key(wg, config->wg_private_key);
-    if (!error) {
-        error = sv_wg_set_port(wg, config->wg_listen_port);
-    }
-    if (!error) {
-        error = sv_wg_set_up(wg, true);
-    }
+    error = wg->kernel ? listen_in_kernel(wg, config) : listen_here(wg, config);
     sv_wg_unlock(wg);
     return error;
 }
 
 static int open_server(struct sv_engine *engine, const sv_server_config *config)
 {
-    size_t workers = worker_count(config->workers);
-    int error = open_core(engine, workers, config->tun_name, config->private_key);
+    size_t workers = config->wg_kernel ? 1 : worker_count(config->workers);
+    int error = config->wg_kernel ? open_kernel(engine, config)
+                                  : open_core(engine, workers, config->tun_name, config->private_key);
 
     if (!error) {
-        error = sv_hub_new(&engine->hub, engine, config);
+        error = prepare_wg(engine, config);
     }
     if (!error) {
-        error = prepare_wg(engine, config);
+        error = sv_hub_new(&engine->hub, engine, config);
     }
     if (!error) {
         error = open_workers(engine, workers);

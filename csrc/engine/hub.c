@@ -1,5 +1,6 @@
 /* The hub's entries: made, replaced and taken out one by one, whatever the number of clients. */
 #include "engine/hub.h"
+#include "engine/wg.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -333,6 +334,7 @@ static void free_client(struct sv_rcu_head *head)
 
     sv_policy_free(atomic_load(&client->policy));
     free(atomic_load(&client->limiter));
+    free(client->ended);
     free(client);
 }
 
@@ -416,6 +418,9 @@ int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t byt
 
     if (!hub) {
         return SV_E_STATE;
+    }
+    if (bytes_per_sec && engine->wg && engine->wg->kernel) {
+        return sv_fail(SV_E_INVALID, "bytesPerSec: cannot be held while the kernel carries WireGuard");
     }
     limiter = make_limiter(bytes_per_sec, burst_bytes, &error);
     if (error) {

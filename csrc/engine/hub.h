@@ -35,6 +35,9 @@ struct sv_client {
     uint8_t wg_key[32];                 /* all zeros: none */
     struct sv_wg_member *wg;            /* while it may come in by WireGuard; NULL */
     atomic_bool on_wg;                  /* its last authentic packet came by WireGuard */
+    struct sv_traffic *ended;           /* sums over its connections that are closed; NULL before the first */
+    bool counted;                       /* `ended` changed since it was last told */
+    uint64_t wg_told;                   /* hub_totals.c: activity of `wg` when it was last told */
 };
 
 struct sv_seat {
@@ -87,6 +90,8 @@ struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id);
 void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
 /* Tells the worker to end the seat's connection; a seat without one is freed. */
 void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
+/* What a connection of the client counted, when it is closed. */
+void sv_hub_keep_traffic(struct sv_client *client, const struct sv_traffic *traffic);
 /* ---- hub_wg.c ---- */
 
 /* The entry's WireGuard key may be its: SV_E_EXISTS. `client` is NULL for a new one. */

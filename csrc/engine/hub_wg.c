@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "crypto/hash.h"
 #include "engine/hub.h"
-#include "engine/wg.h"
+#include "engine/wg_kernel.h"
 #include "io/socket.h"
 #include "transport/transport.h"
 
@@ -23,6 +23,9 @@ int sv_hub_wg_check(struct sv_hub *hub, const struct sv_client *client, const sv
     struct sv_wg *wg = hub->engine->wg;
     struct sv_wg_member *member = wg ? sv_wg_find(wg, entry->wg_public_key) : NULL;
 
+    if (wg && wg->kernel && sv_wg_kernel_holds(entry)) {
+        return SV_E_INVALID;
+    }
     if (!member || (client && member->client == client)) {
         return 0;
     }
@@ -38,16 +41,40 @@ static bool may_come(const struct sv_client *client)
            !(client->expires_at && now >= client->expires_at);
 }
 
+/* The client's own addresses; how many. */
+static size_t addresses_of(struct sv_hub *hub, const struct sv_client *client, struct sv_prefix own[2])
+{
+    own[0].bits = own[1].bits = 128;
+    sv_pool_addr4(hub->pool, client->address_index, own[0].addr);
+    return hub->has6 && sv_pool_addr6(hub->pool, client->address_index, own[1].addr) ? 2 : 1;
+}
+
+static bool has_exactly(const struct sv_wg_member *member, const struct sv_prefix *own, size_t count)
+{
+    const struct sv_wg_allowed *allowed = member->allowed;
+    size_t i = 0;
+
+    for (; allowed && i < count; allowed = allowed->next, i++) {
+        if (allowed->prefix.bits != own[i].bits || memcmp(allowed->prefix.addr, own[i].addr, 16) != 0) {
+            return false;
+        }
+    }
+    return !allowed && i == count;
+}
+
+/* Addresses that stay are not touched: no packet of theirs is lost. */
 static int allow_addresses(struct sv_hub *hub, struct sv_wg_member *member, const struct sv_client *client)
 {
-    struct sv_prefix own = {.bits = 128};
-    int error;
+    struct sv_prefix own[2];
+    size_t count = addresses_of(hub, client, own);
+    int error = 0;
 
+    if (has_exactly(member, own, count)) {
+        return 0;
+    }
     sv_wg_disallow_all(member);
-    sv_pool_addr4(hub->pool, client->address_index, own.addr);
-    error = sv_wg_allow(member, &own);
-    if (!error && hub->has6 && sv_pool_addr6(hub->pool, client->address_index, own.addr)) {
-        error = sv_wg_allow(member, &own);
+    for (size_t i = 0; i < count && !error; i++) {
+        error = sv_wg_allow(member, &own[i]);
     }
     return error;
 }
@@ -57,6 +84,7 @@ static int join(struct sv_hub *hub, struct sv_client *client)
 {
     struct sv_wg *wg = hub->engine->wg;
     struct sv_wg_member *member = client->wg ? client->wg : sv_wg_add(wg, client->wg_key);
+    int error;
 
     if (!member) {
         return SV_E_NOMEM;
@@ -66,7 +94,11 @@ static int join(struct sv_hub *hub, struct sv_client *client)
     if (!sv_wg_source_allowed(member)) {
         sv_wg_forget(member, SV_DISCONNECT_SOURCE_DENIED);
     }
-    return allow_addresses(hub, member, client);
+    error = allow_addresses(hub, member, client);
+    if (wg->kernel) {
+        sv_wg_kernel_put(member, NULL);
+    }
+    return error;
 }
 
 static unsigned leaving_code(const struct sv_client *client)
@@ -85,6 +117,7 @@ void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned cod
     }
     sv_wg_lock(wg);
     sv_wg_forget(client->wg, code);
+    sv_hub_keep_traffic(client, &client->wg->traffic);
     sv_wg_remove(wg, client->wg);
     client->wg = NULL;
     sv_wg_unlock(wg);
@@ -233,7 +266,7 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
         return SV_E_NOMEM;
     }
     sv_wg_disallow_all(member);
-    sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
+    error = sv_wg_set_psk(member, config->preshared_key ? config->preshared_key : no_psk);
     for (size_t i = 0; i < config->allowed_ip_count && !error; i++) {
         sv_prefix_parse(&prefix, config->allowed_ips[i]);
         error = sv_wg_allow(member, &prefix);
@@ -242,6 +275,9 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
         error = sv_wg_set_endpoint(member, endpoint);
     }
     sv_wg_set_persistent(member, config->persistent_keepalive);
+    if (wg->kernel) {
+        sv_wg_kernel_put(member, config->endpoint ? endpoint : NULL);
+    }
     return error;
 }
 
@@ -313,6 +349,9 @@ int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_
         return sv_fail(SV_E_STATE, "the hub does not serve WireGuard");
     }
     sv_wg_lock(wg);
+    if (wg->kernel) {
+        sv_wg_kernel_read(wg, sv_clock_now());
+    }
     for (const struct sv_wg_member *member = wg->members; member; member = member->next) {
         size_t first = ips;
 

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "engine/hub.h"
+#include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
@@ -112,10 +113,11 @@ static void deliver(struct sv_conn *conn, struct arrival *a)
 
 static enum sv_verdict judge(const struct sv_conn *conn, const struct arrival *a)
 {
+    static const uint8_t absent[16];
     const uint8_t *own = a->ip.version == 4 ? conn->addr4 : conn->addr6;
     size_t unit = a->kind ? sv_gso_unit(a->packet, &a->ip, a->kind, a->segment_size) : a->len;
 
-    if (memcmp(a->ip.src, own, 16) != 0) {
+    if (memcmp(a->ip.src, own, 16) != 0 || memcmp(own, absent, 16) == 0) {
         return SV_DROP_SOURCE;
     }
     if (unit > conn->mtu) {
@@ -217,29 +219,24 @@ static void limit(struct sv_conn *conn, struct arrival *a, struct sv_limiter *li
 void sv_inbound_drain(struct sv_conn *conn)
 {
     struct sv_limiter *limiter = conn->client ? sv_hub_limiter(conn->client) : NULL;
-    uint64_t now = conn->worker->loop.now;
+    uint64_t again = SV_NEVER;
     struct sv_buf *buf;
 
     if (!conn->up_queue) {
         return;
     }
-    while ((buf = sv_queue_peek(conn->up_queue, now))) {
+    while ((buf = sv_queue_next(conn->up_queue, limiter, limiter ? &limiter->up : NULL,
+                                conn->worker->loop.now, &again))) {
         struct arrival a = {.packet = buf->data, .len = sv_buf_len(buf)};
 
-        if (limiter && !sv_bucket_take(&limiter->up, now, (uint32_t)a.len)) {
-            uint64_t at = sv_bucket_when(&limiter->up, now, (uint32_t)a.len);
-
-            conn->drain_at = at < conn->drain_at ? at : conn->drain_at;
-            sv_worker_wake_at(conn, conn->drain_at);
-            break;
-        }
-        sv_queue_pop(conn->up_queue, now);
         if (sv_ip_parse(&a.ip, a.packet, a.len) == 0) {
             deliver(conn, &a);
             sv_gro_flush(conn->worker->gro);
         }
         sv_buf_put(buf);
     }
+    sv_queue_count_expired(conn->up_queue, &conn->traffic);
+    sv_conn_drain_at(conn, again);
 }
 
 /* ---- frames ---- */

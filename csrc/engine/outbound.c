@@ -1,22 +1,16 @@
 /* io/tun → packet/gso → packet/ip → policy (bucket, classify, queue) → proto seal → transport. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
 #include "engine/mtu.h"
+#include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
 #include "packet/gso.h"
 #include "packet/icmp.h"
 
-enum {
-    QUEUE_HIGH = 256 * 1024, /* bytes a link's lanes hold when nothing limits the client */
-    QUEUE_BULK = 4 * 1024 * 1024,
-    QUEUE_LEAST = 6000,   /* a few packets, however low the limit */
-    LIMITED_PER_SEC = 20, /* a limited lane holds 1/20 s of the rate: packets wait 50 ms at most */
-    SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
-};
+enum { SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX };
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
 {
@@ -114,35 +108,6 @@ static struct sv_limiter *limiter_of(const struct sv_conn *conn)
     return conn->client ? sv_hub_limiter(conn->client) : NULL;
 }
 
-static void set_limits(struct sv_queue *queue, const struct sv_limiter *limiter)
-{
-    size_t limited = limiter && limiter->bytes_per_sec ? (size_t)(limiter->bytes_per_sec / LIMITED_PER_SEC)
-                                                       : SIZE_MAX;
-
-    if (limited < QUEUE_LEAST) {
-        limited = QUEUE_LEAST;
-    }
-    queue->lanes[SV_CLASS_HIGH].limit = limited < QUEUE_HIGH ? limited : QUEUE_HIGH;
-    queue->lanes[SV_CLASS_NORMAL].limit = limited < QUEUE_BULK ? limited : QUEUE_BULK;
-    queue->lanes[SV_CLASS_LOW].limit = queue->lanes[SV_CLASS_NORMAL].limit;
-}
-
-struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter *limiter)
-{
-    if (!*queue) {
-        const size_t limits[SV_CLASS_COUNT] = {QUEUE_HIGH, QUEUE_BULK, QUEUE_BULK};
-
-        *queue = malloc(sizeof **queue);
-        if (*queue) {
-            sv_queue_init(*queue, limits);
-        }
-    }
-    if (*queue) {
-        set_limits(*queue, limiter);
-    }
-    return *queue;
-}
-
 struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
 {
     struct sv_buf *buf = *slot, *copy;
@@ -161,22 +126,27 @@ struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
     return copy;
 }
 
+static enum sv_verdict why_full(const struct sv_conn *conn, enum sv_class klass)
+{
+    return limiter_of(conn) && !conn->link->blocked && !conn->link->datagrams_blocked ? SV_DROP_RATE
+                                                                                      : SV_DROP_HIGH + klass;
+}
+
 static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
                     const struct sv_limiter *limiter)
 {
-    bool blocked = conn->link->blocked || conn->link->datagrams_blocked;
-    enum sv_verdict full = limiter && !blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
     struct sv_queue *queue = sv_queue_make(&conn->queue, limiter);
     size_t len = sv_buf_len(*slot);
     struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
 
     if (!buf) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
         return;
     }
+    klass = sv_queue_class(queue, flow, klass);
     buf->tag = flow;
     if (sv_queue_push(queue, conn->worker->loop.now, buf, klass)) {
-        drop(&conn->traffic, full, len);
+        drop(&conn->traffic, why_full(conn, klass), len);
     }
 }
 
@@ -209,12 +179,18 @@ static bool must_wait(const struct sv_conn *conn, bool datagrams)
            !sv_session_can_send(&conn->session);
 }
 
+/* On a slow path a whole super-packet would keep what is urgent waiting. */
+static bool takes_long(const struct sv_link *link, size_t len)
+{
+    return link->window && link->window < len;
+}
+
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
     bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
 
     return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
-           sv_buf_len(buf) <= SUPER_PLAIN_MAX;
+           sv_buf_len(buf) <= SUPER_PLAIN_MAX && !takes_long(conn->link, sv_buf_len(buf));
 }
 
 static void forward(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, enum sv_class klass,
@@ -319,51 +295,57 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
     }
 }
 
-/* false: the first in the queue cannot go now. */
-static bool drain_one(struct sv_conn *conn, struct sv_buf *buf, struct sv_limiter *limiter)
+static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
 {
-    uint64_t now = conn->worker->loop.now;
-    uint32_t len = (uint32_t)sv_buf_len(buf);
     struct sv_ip ip = {0};
     bool datagrams = false;
     size_t segments = 1;
 
-    if ((buf->kind || conn->cut) && sv_ip_parse(&ip, buf->data, len) == 0) {
+    if ((buf->kind || conn->cut) && sv_ip_parse(&ip, buf->data, sv_buf_len(buf)) == 0) {
         segments = segments_of(buf, &ip);
         datagrams = sv_cut_takes(conn, buf->tag, unit_of(buf, &ip));
     }
-    if (is_blocked(conn, datagrams)) {
-        return false;
-    }
-    if (limiter && !sv_bucket_take(&limiter->down, now, len)) {
-        conn->drain_at = sv_bucket_when(&limiter->down, now, len);
-        sv_worker_wake_at(conn, conn->drain_at);
-        return false;
-    }
-    sv_queue_pop(conn->queue, now);
     transmit(conn, &buf, &ip, segments, datagrams);
     sv_buf_put(buf);
-    return true;
 }
 
-void sv_outbound_drain(struct sv_conn *conn)
+/* The queue has one order: when either way is blocked it waits, whichever its first packet would take. */
+static bool may_drain(const struct sv_conn *conn)
 {
-    uint64_t now = conn->worker->loop.now;
+    return !conn->closing && !conn->link->blocked && !sv_cut_blocked(conn) &&
+           sv_session_can_send(&conn->session);
+}
+
+size_t sv_outbound_drain(struct sv_conn *conn)
+{
     struct sv_limiter *limiter = limiter_of(conn);
+    uint64_t again = SV_NEVER;
     struct sv_buf *buf;
-    uint64_t expired;
+    size_t sent = 0;
 
     if (!sv_session_can_send(&conn->session)) {
-        return;
+        return 0;
     }
     sv_cut_resume(conn);
-    if (!conn->queue) {
-        return;
+    if (!conn->queue || !sv_queue_packets(conn->queue)) {
+        return 0;
     }
-    expired = conn->queue->lanes[SV_CLASS_HIGH].drops;
-    while (!conn->closing && (buf = sv_queue_peek(conn->queue, now)) && drain_one(conn, buf, limiter)) {
+    conn->share += sv_turn_share(conn->client ? sv_hub_priority(conn->client) : 0);
+    while (conn->share > 0 && may_drain(conn) &&
+           (buf = sv_queue_next(conn->queue, limiter, limiter ? &limiter->down : NULL, conn->worker->loop.now,
+                                &again))) {
+        sent += sv_buf_len(buf);
+        conn->share -= (int64_t)sv_buf_len(buf);
+        drain_one(conn, buf);
     }
-    sv_count(&conn->traffic.drops[SV_DROP_HIGH], conn->queue->lanes[SV_CLASS_HIGH].drops - expired);
+    sv_queue_count_expired(conn->queue, &conn->traffic);
+    if (conn->share <= 0 && may_drain(conn) && sv_queue_packets(conn->queue)) {
+        sv_worker_mark_dirty(conn);
+    } else {
+        conn->share = 0;
+        sv_conn_drain_at(conn, again);
+    }
+    return sent;
 }
 
 /* ---- from the TUN ---- */

@@ -69,11 +69,17 @@ struct sv_wg_member {
     struct sv_client *client;                 /* of a hub; NULL: a peer that is none */
     bool connected;                           /* its last handshake is younger than 180 s */
     uint64_t connected_wall;                  /* ns since 1970 */
+
+    /* Where the kernel carries the packets (wg_kernel.h). */
+    bool unsaid;                    /* its last change did not reach the interface */
+    uint64_t seen_at;               /* when the interface last had it */
+    uint64_t kernel_in, kernel_out; /* bytes that the interface had counted then */
 };
 
 /* What the device is to others; replaced whole. */
 struct sv_wg_self {
-    struct sv_rcu_head rcu; /* first */
+    struct sv_rcu_head rcu;   /* first */
+    struct sv_arena *secrets; /* where it lives */
     struct sv_wg_identity identity;
 };
 
@@ -113,14 +119,17 @@ struct sv_wg {
     struct sv_wg_self *_Atomic self; /* NULL: no private key yet */
     struct sv_map by_key, keypairs, attempts;
     struct sv_trie allowed;
-    struct sv_arena *arena; /* keypairs: the secrets of the moment */
+    struct sv_arena *arena;   /* keypairs: the secrets of the moment */
+    struct sv_arena *secrets; /* and those that stay: our identity, preshared keys */
     struct sv_wg_member *members, *members_last;
     struct sv_heap deadlines;
     uint64_t timer_at;   /* what the timekeeper's timer is set to, or was asked to be */
     uint64_t reclaim_at; /* ns: memory waits to be freed */
     atomic_bool timer_wanted;
     bool up;
-    uint16_t port; /* wanted, or in use; 0: any */
+    bool kernel, kernel_lost; /* an interface of the kernel's carries the packets; it could not be read */
+    uint64_t kernel_at;       /* ns: when it is read next */
+    uint16_t port;            /* wanted, or in use; 0: any */
     uint32_t mark;
     atomic_uint_fast32_t mtu;
     atomic_uint_fast64_t staged_bytes;
@@ -150,6 +159,9 @@ void sv_wg_unlock(struct sv_wg *wg);
 
 /* All below, but for those on the packet path: under the lock. */
 
+/* Freed when no worker can see it any more. */
+void sv_wg_free_later(struct sv_wg *wg, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *));
+
 /* All zeros: there is no identity any more. A peer with the same key goes. */
 int sv_wg_set_private_key(struct sv_wg *wg, const uint8_t private_key[SV_KEY]);
 /* Opens new sockets before the old ones are given up. SV_E_IN_USE and others change nothing. */
@@ -161,15 +173,20 @@ int sv_wg_set_up(struct sv_wg *wg, bool up);
 struct sv_wg_member *sv_wg_find(struct sv_wg *wg, const uint8_t public_key[SV_KEY]);
 struct sv_wg_member *sv_wg_add(struct sv_wg *wg, const uint8_t public_key[SV_KEY]);
 void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member);
-void sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY]);
+/* All zeros: none. SV_E_NOMEM. */
+int sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY]);
 int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to);
 /* A keepalive as soon as may be, or the handshake that it needs. */
 void sv_wg_speak(struct sv_wg_member *member);
 void sv_wg_set_persistent(struct sv_wg_member *member, uint16_t secs);
+/* ---- wg_allowed.c ---- */
+
 /* Takes the prefix away from whoever had it. */
 int sv_wg_allow(struct sv_wg_member *member, const struct sv_prefix *prefix);
 void sv_wg_disallow(struct sv_wg_member *member, const struct sv_prefix *prefix);
 void sv_wg_disallow_all(struct sv_wg_member *member);
+
+/* ---- wg_device.c ---- */
 
 /* "1.2.3.4:5", "[::1]:5", "[fe80::1%eth0]:5": numeric, since nobody looks names up here. SV_E_INVALID. */
 int sv_wg_parse_endpoint(struct sv_endpoint *endpoint, const char *text);

@@ -6,8 +6,10 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "engine/wg_kernel.h"
 
 static const uint64_t RECLAIM_EVERY = 50 * SV_NS_PER_MS;
+static const uint64_t KERNEL_EVERY = SV_NS_PER_S;
 
 /* ---- the lock and the time ---- */
 
@@ -20,6 +22,7 @@ static uint64_t next_deadline(const struct sv_wg *wg)
 {
     uint64_t at = sv_heap_next(&wg->deadlines);
 
+    at = wg->kernel_at < at ? wg->kernel_at : at;
     return wg->reclaim_at < at ? wg->reclaim_at : at;
 }
 
@@ -56,6 +59,10 @@ static void on_timer(void *ctx)
     if (timekeeper->loop.now >= wg->reclaim_at) {
         wg->reclaim_at = sv_rcu_reclaim(&wg->engine->rcu) ? timekeeper->loop.now + RECLAIM_EVERY : SV_NEVER;
     }
+    if (timekeeper->loop.now >= wg->kernel_at) {
+        sv_wg_kernel_read(wg, timekeeper->loop.now);
+        wg->kernel_at = timekeeper->loop.now + KERNEL_EVERY;
+    }
     pthread_mutex_unlock(&wg->lock);
     sv_wg_on_timer(timekeeper);
     arm(timekeeper);
@@ -72,7 +79,7 @@ void sv_wg_schedule(struct sv_wg_member *member, uint64_t now)
     sv_wg_schedule_at(member, member->wg->up ? sv_wg_peer_deadline(&member->peer, now) : SV_NEVER);
 }
 
-static void free_later(struct sv_wg *wg, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *))
+void sv_wg_free_later(struct sv_wg *wg, struct sv_rcu_head *head, void (*free_fn)(struct sv_rcu_head *))
 {
     sv_rcu_defer(&wg->engine->rcu, head, free_fn);
     if (wg->reclaim_at == SV_NEVER) {
@@ -106,7 +113,7 @@ void sv_wg_reap(struct sv_wg_member *member)
     for (; keypair; keypair = next) {
         next = keypair->next_retired;
         sv_map_remove(&member->wg->keypairs, &keypair->local);
-        free_later(member->wg, &keypair->rcu, sv_wg_keypair_free);
+        sv_wg_free_later(member->wg, &keypair->rcu, sv_wg_keypair_free);
     }
 }
 
@@ -133,8 +140,7 @@ static void free_self(struct sv_rcu_head *head)
 {
     struct sv_wg_self *self = SV_CONTAINER_OF(head, struct sv_wg_self, rcu);
 
-    sv_wipe(self, sizeof *self);
-    free(self);
+    sv_arena_put(self->secrets, self);
 }
 
 static void publish_self(struct sv_wg *wg, struct sv_wg_self *self)
@@ -142,7 +148,7 @@ static void publish_self(struct sv_wg *wg, struct sv_wg_self *self)
     struct sv_wg_self *old = atomic_exchange(&wg->self, self);
 
     if (old) {
-        free_later(wg, &old->rcu, free_self);
+        sv_wg_free_later(wg, &old->rcu, free_self);
     }
 }
 
@@ -156,10 +162,11 @@ int sv_wg_set_private_key(struct sv_wg *wg, const uint8_t private_key[SV_KEY])
         return 0;
     }
     if (!sv_equal(private_key, none, SV_KEY)) {
-        self = calloc(1, sizeof *self);
+        self = sv_arena_get(wg->secrets);
         if (!self) {
             return SV_E_NOMEM;
         }
+        self->secrets = wg->secrets;
         sv_wg_identity_init(&self->identity, private_key);
         same = sv_wg_find(wg, self->identity.public_key);
         if (same) {
@@ -328,11 +335,20 @@ static void unlink_member(struct sv_wg *wg, struct sv_wg_member *member)
     *(member->next ? &member->next->prev : &wg->members_last) = member->prev;
 }
 
+static void forget_psk(struct sv_wg_member *member)
+{
+    if (member->peer.psk) {
+        sv_arena_put(member->wg->secrets, (void *)(uintptr_t)member->peer.psk);
+        member->peer.psk = NULL;
+    }
+}
+
 static void free_member(struct sv_rcu_head *head)
 {
     struct sv_wg_member *member = SV_CONTAINER_OF(head, struct sv_wg_member, rcu);
 
     free(atomic_load(&member->path));
+    forget_psk(member);
     sv_wipe(&member->peer, sizeof member->peer);
     free(member);
 }
@@ -351,18 +367,33 @@ static void keep_traffic(struct sv_wg *wg, const struct sv_wg_member *member)
 /* Keypairs are deferred before the member they point to, and so freed before it. */
 void sv_wg_remove(struct sv_wg *wg, struct sv_wg_member *member)
 {
+    if (wg->kernel) {
+        sv_wg_kernel_remove(wg, member->peer.public_key);
+    }
     sv_wg_disallow_all(member);
     sv_wg_forget_keys(member);
     keep_traffic(wg, member);
     sv_heap_remove(&wg->deadlines, &member->deadline);
     sv_map_remove(&wg->by_key, member->peer.public_key);
     unlink_member(wg, member);
-    free_later(wg, &member->rcu, free_member);
+    sv_wg_free_later(wg, &member->rcu, free_member);
 }
 
-void sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY])
+int sv_wg_set_psk(struct sv_wg_member *member, const uint8_t psk[SV_KEY])
 {
-    memcpy(member->peer.psk, psk, SV_KEY);
+    static const uint8_t none[SV_KEY];
+    uint8_t *kept = NULL;
+
+    if (!sv_equal(psk, none, SV_KEY)) {
+        kept = sv_arena_get(member->wg->secrets);
+        if (!kept) {
+            return SV_E_NOMEM;
+        }
+        memcpy(kept, psk, SV_KEY);
+    }
+    forget_psk(member);
+    member->peer.psk = kept;
+    return 0;
 }
 
 int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to)
@@ -375,7 +406,7 @@ int sv_wg_set_endpoint(struct sv_wg_member *member, const struct sv_endpoint *to
     path->to = *to;
     old = atomic_exchange(&member->path, path);
     if (old) {
-        free_later(member->wg, &old->rcu, sv_rcu_free);
+        sv_wg_free_later(member->wg, &old->rcu, sv_rcu_free);
     }
     return 0;
 }
@@ -398,61 +429,6 @@ void sv_wg_set_persistent(struct sv_wg_member *member, uint16_t secs)
     }
 }
 
-/* ---- allowed IPs ---- */
-
-static void unlink_allowed(struct sv_wg_allowed *allowed)
-{
-    struct sv_wg_member *member = allowed->member;
-
-    *(allowed->prev ? &allowed->prev->next : &member->allowed) = allowed->next;
-    *(allowed->next ? &allowed->next->prev : &member->allowed_last) = allowed->prev;
-    free_later(member->wg, &allowed->rcu, sv_rcu_free);
-}
-
-int sv_wg_allow(struct sv_wg_member *member, const struct sv_prefix *prefix)
-{
-    struct sv_wg_allowed *allowed = calloc(1, sizeof *allowed);
-    void *old = NULL;
-
-    if (!allowed) {
-        return SV_E_NOMEM;
-    }
-    allowed->prefix = *prefix;
-    allowed->member = member;
-    if (sv_trie_set(&member->wg->allowed, prefix, allowed, &old)) {
-        free(allowed);
-        return SV_E_NOMEM;
-    }
-    if (old) {
-        unlink_allowed(old);
-    }
-    allowed->prev = member->allowed_last;
-    *(allowed->prev ? &allowed->prev->next : &member->allowed) = allowed;
-    member->allowed_last = allowed;
-    return 0;
-}
-
-void sv_wg_disallow(struct sv_wg_member *member, const struct sv_prefix *prefix)
-{
-    struct sv_trie *trie = &member->wg->allowed;
-    struct sv_wg_allowed *allowed = sv_trie_remove(trie, prefix);
-
-    /* Another's goes back into the place that has just become free. */
-    if (allowed && (allowed->member == member || sv_trie_set(trie, prefix, allowed, NULL))) {
-        unlink_allowed(allowed);
-    }
-}
-
-void sv_wg_disallow_all(struct sv_wg_member *member)
-{
-    while (member->allowed) {
-        struct sv_wg_allowed *allowed = member->allowed;
-
-        sv_trie_remove(&member->wg->allowed, &allowed->prefix);
-        unlink_allowed(allowed);
-    }
-}
-
 /* ---- opening and closing ---- */
 
 int sv_wg_new(struct sv_wg **out, struct sv_engine *engine)
@@ -465,13 +441,14 @@ int sv_wg_new(struct sv_wg **out, struct sv_engine *engine)
         return SV_E_NOMEM;
     }
     wg->engine = engine;
-    wg->timer_at = wg->reclaim_at = SV_NEVER;
+    wg->timer_at = wg->reclaim_at = wg->kernel_at = SV_NEVER;
     atomic_init(&wg->mtu, SV_DEFAULT_MTU);
     pthread_mutex_init(&wg->lock, NULL);
     sv_heap_init(&wg->deadlines);
     sv_trie_init(&wg->allowed, &engine->rcu);
     wg->arena = sv_arena_new(sizeof(struct sv_wg_keypair));
-    error = wg->arena ? 0 : SV_E_NOMEM;
+    wg->secrets = sv_arena_new(sizeof(struct sv_wg_self));
+    error = wg->arena && wg->secrets ? 0 : SV_E_NOMEM;
     error = error ? error : sv_map_init(&wg->by_key, SV_KEY, &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->keypairs, sizeof(uint32_t), &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->attempts, sizeof(uint32_t), &engine->rcu, engine->secret);
@@ -483,12 +460,17 @@ void sv_wg_free(struct sv_wg *wg)
     if (!wg) {
         return;
     }
+    if (wg->kernel) {
+        sv_wg_kernel_close(wg->engine->tun.name);
+        wg->kernel = false;
+    }
     while (wg->members) {
         sv_wg_remove(wg, wg->members);
     }
     publish_self(wg, NULL);
     sv_rcu_clear(&wg->engine->rcu);
     sv_arena_free(wg->arena);
+    sv_arena_free(wg->secrets);
     sv_map_clear(&wg->by_key);
     sv_map_clear(&wg->keypairs);
     sv_map_clear(&wg->attempts);

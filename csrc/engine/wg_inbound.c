@@ -45,19 +45,21 @@ static void drop_of(struct sv_wg_member *member, enum sv_verdict verdict, size_t
     sv_count_shared(&member->traffic.bytes_dropped, bytes);
 }
 
-/* By the rules of the client that the member is. */
-static void of_client(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *packet, size_t len,
-                      const struct sv_ip *ip)
+static struct sv_limiter *limiter_of(const struct sv_wg_member *member)
+{
+    return member->client ? sv_hub_limiter(member->client) : NULL;
+}
+
+/* By the hub's rules, and those of the client that the member is. */
+static void to_hub(struct sv_worker *worker, struct sv_wg_member *member, uint8_t *packet, size_t len,
+                   const struct sv_ip *ip)
 {
     enum sv_verdict verdict = sv_hub_check_destination(worker->engine->hub, member->client, ip);
-    struct sv_limiter *limiter;
+    struct sv_limiter *limiter = limiter_of(member);
 
     if (verdict != SV_PASS) {
         drop_of(member, verdict, len);
-        return;
-    }
-    limiter = sv_hub_limiter(member->client);
-    if (limiter && limiter->bytes_per_sec) {
+    } else if (limiter && limiter->bytes_per_sec) {
         sv_wg_limit_up(worker, member, limiter, packet, len, ip);
     } else {
         sv_wg_deliver(worker, member, packet, len, ip);
@@ -77,8 +79,8 @@ static void on_packet(struct sv_worker *worker, struct sv_wg_member *member, uin
     allowed = sv_trie_find(&member->wg->allowed, ip.src);
     if (!allowed || allowed->member != member) {
         drop_of(member, SV_DROP_SOURCE, inner);
-    } else if (member->client) {
-        of_client(worker, member, plain, inner, &ip);
+    } else if (worker->engine->hub) {
+        to_hub(worker, member, plain, inner, &ip);
     } else {
         sv_wg_deliver(worker, member, plain, inner, &ip);
     }

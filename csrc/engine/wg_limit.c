@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/hub.h"
+#include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/gso.h"
 
@@ -27,10 +28,7 @@ static void free_lane(struct sv_worker *worker, struct lane *lane)
     sv_heap_remove(&worker->wg->lane_deadlines, &lane->deadline);
     sv_map_remove(&worker->wg->lanes, lane->key);
     for (size_t i = 0; i < WAYS; i++) {
-        if (lane->queues[i]) {
-            sv_queue_clear(lane->queues[i]);
-            free(lane->queues[i]);
-        }
+        sv_queue_free(lane->queues[i]);
     }
     free(lane);
 }
@@ -120,6 +118,12 @@ static struct sv_bucket *bucket_of(struct sv_limiter *limiter, size_t way)
 
 /* ---- holding back ---- */
 
+static void drop(struct sv_wg_member *member, enum sv_verdict verdict, size_t bytes)
+{
+    sv_count_shared(&member->traffic.drops[verdict], 1);
+    sv_count_shared(&member->traffic.bytes_dropped, bytes);
+}
+
 static bool passes(struct sv_worker *worker, const struct sv_wg_member *member, struct sv_limiter *limiter,
                    size_t way, size_t len)
 {
@@ -127,9 +131,12 @@ static bool passes(struct sv_worker *worker, const struct sv_wg_member *member, 
            sv_bucket_take(bucket_of(limiter, way), worker->loop.now, (uint32_t)len);
 }
 
-/* At `at` or before. */
+/* At `at` or before: the limit may change meanwhile. */
 static void wake_by(struct sv_worker *worker, struct lane *lane, uint64_t at)
 {
+    uint64_t latest = worker->loop.now + SV_QUEUE_HELD_MS * SV_NS_PER_MS;
+
+    at = at < latest ? at : latest;
     if (!lane->deadline.place || at < lane->deadline.at) {
         sv_heap_set(&worker->wg->lane_deadlines, &lane->deadline, at);
         arm(worker);
@@ -151,8 +158,7 @@ static void hold(struct sv_worker *worker, struct sv_wg_member *member, struct s
         kept->tag = flow;
     }
     if (!kept || sv_queue_push(queue, now, kept, klass)) {
-        sv_count_shared(&member->traffic.drops[SV_DROP_RATE], 1);
-        sv_count_shared(&member->traffic.bytes_dropped, len);
+        drop(member, SV_DROP_RATE, len);
     }
     if (lane) {
         lane->used_at = now;
@@ -181,7 +187,7 @@ static void split(struct sv_worker *worker, struct sv_wg_member *member, struct 
     size_t n;
 
     if (sv_gso_init(&it, super->data, sv_buf_len(super), ip, super->kind, super->segment_size)) {
-        sv_count_shared(&member->traffic.drops[SV_DROP_MALFORMED], 1);
+        drop(member, SV_DROP_MALFORMED, sv_buf_len(super));
         return;
     }
     for (struct sv_buf *segment; (segment = sv_buf_get(&worker->pool, SV_BUF_LARGE));) {
@@ -222,6 +228,8 @@ void sv_wg_limit_up(struct sv_worker *worker, struct sv_wg_member *member, struc
         buf->end = buf->data + len;
         hold(worker, member, limiter, UP, &buf, ip);
         sv_buf_put(buf);
+    } else {
+        drop(member, SV_DROP_RATE, len);
     }
 }
 
@@ -246,20 +254,19 @@ static void let_go(struct sv_worker *worker, struct sv_wg_member *member, size_t
 static uint64_t drain_way(struct sv_worker *worker, struct sv_wg_member *member, struct sv_limiter *limiter,
                           struct lane *lane, size_t way)
 {
-    uint64_t now = worker->loop.now;
+    struct sv_queue *queue = lane->queues[way];
+    struct sv_bucket *bucket = limiter ? bucket_of(limiter, way) : NULL;
+    uint64_t again = SV_NEVER;
     struct sv_buf *buf;
 
-    while (lane->queues[way] && (buf = sv_queue_peek(lane->queues[way], now))) {
-        uint32_t len = (uint32_t)sv_buf_len(buf);
-
-        if (limiter && !sv_bucket_take(bucket_of(limiter, way), now, len)) {
-            return sv_bucket_when(bucket_of(limiter, way), now, len);
-        }
-        sv_queue_pop(lane->queues[way], now);
+    while (queue && (buf = sv_queue_next(queue, limiter, bucket, worker->loop.now, &again))) {
         let_go(worker, member, way, buf);
         sv_buf_put(buf);
     }
-    return SV_NEVER;
+    if (queue) {
+        sv_queue_count_expired(queue, &member->traffic);
+    }
+    return again;
 }
 
 static void drain(struct sv_worker *worker, struct lane *lane)

@@ -3,7 +3,7 @@
 
 #include "crypto/hash.h"
 #include "engine/hub.h"
-#include "engine/wg.h"
+#include "engine/wg_kernel.h"
 
 /* WireGuard has no session ids: the key's hash is the client's one session there. */
 void sv_wg_session_id(const struct sv_wg_member *member, uint8_t id[SV_SESSION_ID_SIZE])
@@ -76,6 +76,10 @@ void sv_wg_forget(struct sv_wg_member *member, unsigned code)
 {
     end(member, (int)code);
     sv_wg_forget_keys(member);
+    if (member->wg->kernel) {
+        sv_wg_kernel_remove(member->wg, member->peer.public_key);
+        sv_wg_kernel_put(member, NULL);
+    }
     sv_wg_schedule(member, sv_clock_now());
 }
 

@@ -329,9 +329,9 @@ static int apply_peer(struct sv_wg *wg, const struct peer_change *peer)
         return SV_E_NOMEM;
     }
     if (peer->has_psk) {
-        sv_wg_set_psk(member, peer->psk);
+        error = sv_wg_set_psk(member, peer->psk);
     }
-    if (peer->has_endpoint) {
+    if (peer->has_endpoint && !error) {
         error = sv_wg_set_endpoint(member, &peer->endpoint);
     }
     if (!error) {
@@ -346,10 +346,14 @@ static int apply_peer(struct sv_wg *wg, const struct peer_change *peer)
 /* What can be refused comes first, so that a refusal leaves all as it was. */
 static int apply(struct sv_wg *wg, const struct change *change)
 {
+    uint32_t mark_before = wg->mark;
     int error = change->has_mark ? sv_wg_set_mark(wg, change->mark) : 0;
 
     if (change->has_port && !error) {
         error = sv_wg_set_port(wg, change->port);
+        if (error && change->has_mark) {
+            sv_wg_set_mark(wg, mark_before);
+        }
     }
     if (change->has_key && !error) {
         error = sv_wg_set_private_key(wg, change->private_key);
@@ -459,7 +463,7 @@ static void put_member(struct text *text, const struct sv_wg_member *member)
     char prefix[64];
 
     put_key(text, "public_key", member->peer.public_key);
-    put_key(text, "preshared_key", member->peer.psk);
+    put_key(text, "preshared_key", sv_wg_psk(&member->peer));
     put(text, "protocol_version=1\n");
     if (path) {
         put_endpoint(text, &path->to);

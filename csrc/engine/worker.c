@@ -16,7 +16,8 @@ enum {
     RING_PACKETS = 1024,
     RING_POKES = 64,
     CLASSIFIER_FLOWS = 16384,
-    STOP_WAIT_MS = 1200, /* for Disconnects to go out and peers to close */
+    TURN_BYTES = 2 << 20, /* of queued packets in one turn: a few hundred µs */
+    STOP_WAIT_MS = 1200,  /* for Disconnects to go out and peers to close */
 };
 
 static void obey(struct sv_worker *worker);
@@ -29,14 +30,15 @@ static void on_wake(void *ctx)
     sv_buf_pool_collect(&worker->pool);
 }
 
-static void flush_dirty(struct sv_worker *worker)
+void sv_worker_flush(struct sv_worker *worker)
 {
-    while (worker->dirty) {
+    size_t drained = 0;
+
+    while (worker->dirty && drained < TURN_BYTES) {
         struct sv_conn *conn = worker->dirty;
 
-        worker->dirty = conn->next_dirty;
-        conn->dirty = false;
-        sv_conn_flush(conn);
+        sv_worker_unmark_dirty(conn);
+        drained += sv_conn_flush(conn);
     }
 }
 
@@ -47,13 +49,16 @@ static void arm_timer(struct sv_worker *worker)
     if (worker->stopping && worker->stop_at < at) {
         at = worker->stop_at;
     }
+    if (worker->dirty) {
+        at = worker->loop.now; /* the turn was full */
+    }
     if (at != worker->timer_at) {
         worker->timer_at = at;
         sv_timer_set(worker->timer, at);
     }
 }
 
-/* The turn's end: everything that was collected in the turn goes out, then the loop may wait. */
+/* The turn's end: everything that was collected in the turn goes out, then the loop may wait. Whoever is dirty after that comes next turn. */
 static void on_sleep(void *ctx)
 {
     struct sv_worker *worker = ctx;
@@ -63,11 +68,11 @@ static void on_sleep(void *ctx)
         sv_outbound_strays(worker);
         obey(worker);
         sv_outbound_push_strays(worker);
-        flush_dirty(worker);
+        sv_worker_flush(worker);
         if (worker->wg) {
             sv_wg_flush(worker);
         }
-    } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->pokes) || worker->dirty);
+    } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->pokes));
     arm_timer(worker);
     sv_rcu_offline(&worker->engine->rcu, worker->index);
 }
@@ -131,9 +136,29 @@ void sv_worker_mark_dirty(struct sv_conn *conn)
 {
     if (!conn->dirty) {
         conn->dirty = true;
-        conn->next_dirty = conn->worker->dirty;
-        conn->worker->dirty = conn;
+        conn->next_dirty = NULL;
+        *conn->worker->dirty_last = conn;
+        conn->worker->dirty_last = &conn->next_dirty;
     }
+}
+
+/* In the turn it is the first one. */
+void sv_worker_unmark_dirty(struct sv_conn *conn)
+{
+    struct sv_worker *worker = conn->worker;
+    struct sv_conn **at = &worker->dirty;
+
+    if (!conn->dirty) {
+        return;
+    }
+    while (*at != conn) {
+        at = &(*at)->next_dirty;
+    }
+    *at = conn->next_dirty;
+    if (!*at) {
+        worker->dirty_last = at;
+    }
+    conn->dirty = false;
 }
 
 static void begin_stop(struct sv_worker *worker)
@@ -253,6 +278,7 @@ int sv_worker_open(struct sv_worker *worker, struct sv_engine *engine, size_t in
     worker->index = index;
     worker->tun_queue = engine->tun.queues[index];
     worker->timer_at = SV_NEVER;
+    worker->dirty_last = &worker->dirty;
     pthread_mutex_init(&worker->conns_lock, NULL);
     for (size_t i = 0; i < SV_MAX_WORKERS; i++) {
         worker->strays_last[i] = &worker->strays[i];

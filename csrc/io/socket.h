@@ -21,7 +21,16 @@ int sv_listen(int *fd, const struct sockaddr_storage *addr, socklen_t len, bool 
  * SV_E_SYSTEM; what Linux reports of a single connection that failed meanwhile is passed over. */
 int sv_accept(int listener, int *fd, struct sockaddr_storage *peer);
 
+enum {
+    SV_TCP_UNSENT_MOST = 128 * 1024, /* bytes in the socket that have not left: TCP_NOTSENT_LOWAT */
+    SV_TCP_UNSENT_LEAST = 16 * 1024,
+    SV_TCP_PACE_MS = 3, /* a slow path gets what it delivers in this time */
+};
+
 /* TCP_NODELAY, TCP_NOTSENT_LOWAT 128 KB, BBR where the kernel has it (quietly not where it has not), TCP_USER_TIMEOUT 30 s. */
 void sv_tcp_tune(int fd);
+/* Fits TCP_NOTSENT_LOWAT to what the path delivers, so that what is urgent finds a short queue in the socket: the bytes it is now; `before`
+ * is what it was. */
+size_t sv_tcp_pace(int fd, size_t before);
 
 #endif

@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -170,6 +171,20 @@ int sv_tun_adopt(struct sv_tun *tun, int fd)
         return open_error("cannot set up the TUN device");
     }
     return tun->plain ? 0 : set_offloads(tun);
+}
+
+int sv_tun_stand_in(struct sv_tun *tun, const char *name)
+{
+    *tun = (struct sv_tun){.plain = true};
+    tun->queues = calloc(1, sizeof *tun->queues);
+    if (!tun->queues) {
+        return SV_E_NOMEM;
+    }
+    tun->queue_count = 1;
+    tun->queues[0] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    memcpy(tun->name, name, strnlen(name, sizeof tun->name - 1));
+    tun->index = if_nametoindex(name);
+    return tun->queues[0] < 0 ? open_error("cannot make an eventfd") : 0;
 }
 
 void sv_tun_close(struct sv_tun *tun)

@@ -25,6 +25,8 @@ struct sv_tun {
 int sv_tun_open(struct sv_tun *tun, const char *name, size_t queues);
 /* Takes over one queue that somebody else has made, with or without offload headers. SV_E_INVALID: it is no TUN device. */
 int sv_tun_adopt(struct sv_tun *tun, int fd);
+/* In the place of a device that the kernel carries packets for: nothing is ever read, and what is written is lost. */
+int sv_tun_stand_in(struct sv_tun *tun, const char *name);
 void sv_tun_close(struct sv_tun *tun);
 
 /* Sets the MTU and brings the interface up. (Addresses and routes are the caller's.) */

@@ -51,23 +51,35 @@ static bool has_room(const struct sv_queue_lane *lane, enum sv_class klass, size
     return !lane->packets || lane->bytes + len <= limit;
 }
 
+enum sv_class sv_queue_class(const struct sv_queue *queue, uint32_t flow, enum sv_class own)
+{
+    size_t bucket = flow % SV_QUEUE_BUCKETS;
+
+    return queue->queued[bucket] ? (enum sv_class)queue->lane_of[bucket] : own;
+}
+
+/* High: its deadline. Else when it came. */
+static uint64_t stamp_of(const struct sv_queue_lane *lane, uint64_t now, size_t len, enum sv_class klass)
+{
+    if (klass != SV_CLASS_HIGH) {
+        return now;
+    }
+    return lane->bytes + len > lane->limit ? now + SV_QUEUE_HIGH_WAIT_MS * SV_NS_PER_MS : SV_NEVER;
+}
+
 int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass)
 {
     size_t bucket = buf->tag % SV_QUEUE_BUCKETS;
     struct sv_queue_lane *lane;
 
-    if (queue->queued[bucket]) {
-        klass = (enum sv_class)queue->lane_of[bucket];
-    }
+    klass = sv_queue_class(queue, buf->tag, klass);
     lane = &queue->lanes[klass];
     if (!has_room(lane, klass, sv_buf_len(buf)) || queue->queued[bucket] == UINT16_MAX) {
         lane->drops++;
         sv_buf_put(buf);
         return SV_E_FULL;
     }
-    buf->stamp = klass == SV_CLASS_HIGH && lane->bytes + sv_buf_len(buf) > lane->limit
-                     ? now + SV_QUEUE_HIGH_WAIT_MS * SV_NS_PER_MS
-                     : SV_NEVER;
+    buf->stamp = stamp_of(lane, now, sv_buf_len(buf), klass);
     queue->queued[bucket]++;
     queue->lane_of[bucket] = (uint8_t)klass;
     buf->next = NULL;
@@ -78,20 +90,39 @@ int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum
     return 0;
 }
 
+static void drop_first(struct sv_queue *queue, struct sv_queue_lane *lane)
+{
+    struct sv_buf *buf = take_first(queue, lane);
+
+    lane->drops++;
+    queue->expired++;
+    queue->expired_high += lane == &queue->lanes[SV_CLASS_HIGH];
+    queue->expired_bytes += sv_buf_len(buf);
+    sv_buf_put(buf);
+}
+
 static struct sv_queue_lane *first_lane(struct sv_queue *queue, uint64_t now)
 {
-    for (size_t i = 0; i < SV_CLASS_COUNT; i++) {
-        struct sv_queue_lane *lane = &queue->lanes[i];
+    struct sv_queue_lane *high = &queue->lanes[SV_CLASS_HIGH];
 
-        while (lane->first && lane->first->stamp < now) {
-            lane->drops++;
-            sv_buf_put(take_first(queue, lane));
-        }
-        if (lane->first) {
-            return lane;
+    while (high->first && high->first->stamp < now) {
+        drop_first(queue, high);
+    }
+    for (size_t i = 0; i < SV_CLASS_COUNT; i++) {
+        if (queue->lanes[i].first) {
+            return &queue->lanes[i];
         }
     }
     return NULL;
+}
+
+void sv_queue_drop_older(struct sv_queue *queue, uint64_t before)
+{
+    for (size_t i = SV_CLASS_HIGH + 1; i < SV_CLASS_COUNT; i++) {
+        while (queue->lanes[i].first && queue->lanes[i].first->stamp < before) {
+            drop_first(queue, &queue->lanes[i]);
+        }
+    }
 }
 
 struct sv_buf *sv_queue_peek(struct sv_queue *queue, uint64_t now)

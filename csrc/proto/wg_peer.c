@@ -18,6 +18,11 @@ void sv_wg_identity_init(struct sv_wg_identity *own, const uint8_t private_key[S
     sv_wg_mac_keys(&own->macs, own->public_key);
 }
 
+const uint8_t *sv_wg_psk(const struct sv_wg_peer *peer)
+{
+    return peer->psk ? peer->psk : no_psk;
+}
+
 void sv_wg_peer_init(struct sv_wg_peer *peer, struct sv_arena *arena, const uint8_t public_key[SV_KEY])
 {
     memset(peer, 0, sizeof *peer);
@@ -217,7 +222,7 @@ int sv_wg_read_response(struct sv_wg_peer *peer, uint64_t now, uint64_t unix_ns,
         return SV_E_STATE;
     }
     noise = peer->attempt->noise; /* a forged answer must not spoil the real one */
-    memcpy(noise.psk, peer->psk, SV_KEY);
+    memcpy(noise.psk, sv_wg_psk(peer), SV_KEY);
     status = sv_noise_read2(&noise, nothing, message + SV_WG_NOISE_AT_RESPONSE, SV_NOISE_MESSAGE2);
     if (status == 0) {
         keypair = keypair_new(peer, &noise, now, peer->attempt->local, sv_wg_sender(message));
@@ -255,7 +260,7 @@ int sv_wg_answer(struct sv_wg_peer *peer, struct sv_wg_hello *hello, uint64_t no
         (peer->initiation_taken != 0 && now - peer->initiation_taken < SV_WG_INITIATION_GAP_NS)) {
         return SV_E_REPLAY;
     }
-    memcpy(hello->noise.psk, peer->psk, SV_KEY);
+    memcpy(hello->noise.psk, sv_wg_psk(peer), SV_KEY);
     sv_store32le(dst, SV_WG_RESPONSE);
     sv_store32le(dst + 4, local);
     sv_store32le(dst + 8, hello->sender);

@@ -51,7 +51,8 @@ struct sv_wg_attempt {
 
 struct sv_wg_peer {
     struct sv_arena *arena; /* of keypairs: slots of sizeof(struct sv_wg_keypair) */
-    uint8_t public_key[SV_KEY], psk[SV_KEY];
+    uint8_t public_key[SV_KEY];
+    const uint8_t *psk; /* the owner's SV_KEY bytes; NULL: none */
     struct sv_wg_mac_keys macs;
     struct sv_wg_cookie cookie;
 
@@ -96,6 +97,8 @@ struct sv_wg_identity {
 void sv_wg_identity_init(struct sv_wg_identity *own, const uint8_t private_key[SV_KEY]);
 
 void sv_wg_peer_init(struct sv_wg_peer *peer, struct sv_arena *arena, const uint8_t public_key[SV_KEY]);
+/* Zeros where there is none. */
+const uint8_t *sv_wg_psk(const struct sv_wg_peer *peer);
 /* As if it had never been spoken to, but for the greatest timestamp: all keypairs are retired. sv_wg_drop_attempt comes first. */
 void sv_wg_peer_reset(struct sv_wg_peer *peer);
 

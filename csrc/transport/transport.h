@@ -11,8 +11,9 @@
 #include <stdint.h>
 
 enum {
-    SV_LINK_HEADROOM = 16,       /* bytes in front of what is sent that the transport may overwrite */
-    SV_LINK_CREDIT = 128 * 1024, /* bytes written between two confirmations that the socket is writable */
+    SV_LINK_HEADROOM = 16, /* bytes in front of what is sent that the transport may overwrite */
+    SV_LINK_CREDIT = 128 *
+                     1024, /* bytes written between two confirmations that the socket is writable, at most */
     SV_LINK_REMOTE_MAX = 64,
 };
 
@@ -66,6 +67,8 @@ struct sv_link {
     bool blocked;
     bool encrypted; /* TLS below: for the MTU's overhead */
     bool datagrams_blocked;
+    uint32_t
+        window; /* bytes written between two confirmations; fewer on a slow path. 0: nothing limits them */
     uint16_t datagram_max; /* bytes that send_datagram takes now; 0: none, or not agreed */
     uint16_t path_mtu;     /* IP packet size that the path is known to carry; 0: not known */
     uint8_t remote[16];    /* the peer's address, behind trusted proxies the real one; IPv4-mapped */

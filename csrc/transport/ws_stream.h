@@ -38,8 +38,9 @@ struct sv_ws_stream {
     struct sv_ws_bytes cipher; /* TLS: read and not yet decrypted */
     struct sv_ws_bytes tx;     /* what the socket has not taken */
     uint64_t message_len;
-    bool in_message; /* a fragmented one is open */
-    size_t credit;   /* bytes until the socket is asked whether it has sent any */
+    bool in_message;  /* a fragmented one is open */
+    size_t credit;    /* bytes until the socket is asked whether it has sent any */
+    uint8_t refilled; /* how often credit was, modulo 256 */
 };
 
 /* Takes a connected, non-blocking socket over; it and ssl stay the caller's. The fields link, blocks, hooks, server, answered, fd and ssl are set by the

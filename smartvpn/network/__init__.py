@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import TypeAlias, TypeVar
 from smartvpn import _address
 from smartvpn.errors import ConfigError, InvalidStateError
 from smartvpn.network._changes import Change, reconcile, undo_all
-from smartvpn.network._dns import dns_changes
+from smartvpn.network._dns import belongs_to_another_network, dns_changes
 from smartvpn.network._journal import Journal, Owner, journals, locked, namespace_identity
 from smartvpn.network._links import Address, LinkMtu, LinkUp, Route, interface_index
-from smartvpn.network._nat import NftTable, host_chain, nat_chains, table_name
+from smartvpn.network._nat import NftTable, guard_chains, host_chain, nat_chains, table_name
 from smartvpn.network._routes import server_routes, tunnel_networks, tunnel_routes
 from smartvpn.network._sysctl import Sysctl, forwarding
 
@@ -27,7 +28,8 @@ __all__ = ["Network"]
 
 _log = logging.getLogger(__name__)
 
-STATE_DIR = Path("/run/smartvpn")
+# A service has a directory of its own (systemd.exec(5), RuntimeDirectory).
+STATE_DIR = Path(os.environ.get("RUNTIME_DIRECTORY", "/run/smartvpn").partition(":")[0])
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}")
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 T = TypeVar("T")
@@ -61,13 +63,15 @@ class Network:
         subnet6: str | None,
         allow_host_access: bool,
         routes: Sequence[str] = (),
+        guarded: bool = False,
     ) -> None:
         """Make the interface a hub's: address, forwarding, NAT, and who reaches the host.
 
         Called again, change only what differs. `routes` are networks beyond clients or peers.
         `address` is such as `10.8.0.1/24`, `subnet` such as `10.8.0.0/24`, `mtu` is in bytes. With
         `nat`, packets of the subnets leave through other interfaces under the host's address.
-        Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else.
+        Without `allow_host_access` clients reach ICMP and DNS on the host and nothing else. With
+        `guarded` what is never reached is kept from them here, since the kernel carries the packets.
         """
         addresses = _addresses(address, address6)
         networks = [_parsed(_address.parse_network, "subnet", subnet)]
@@ -81,6 +85,8 @@ class Network:
             chains = nat_chains(self._interface, networks) if nat else ""
             if not allow_host_access:
                 chains += host_chain(self._interface, [str(item.ip) for item in addresses])
+            if guarded:
+                chains += guard_chains(self._interface)
             if chains:
                 wanted.append(NftTable(table_name(self._interface), chains))
             reconcile(self._journal(), wanted)
@@ -130,6 +136,11 @@ class Network:
             journal = Journal.at(self._state_dir, self._interface)
             if journal.owner == Owner.current() or not journal.owner.alive:
                 _restore(journal)
+
+    @staticmethod
+    def look_around() -> None:
+        """Learn, and keep, what needs rights that the process is about to give up."""
+        belongs_to_another_network()
 
     @classmethod
     def restore_leftovers(cls, state_dir: Path = STATE_DIR) -> list[str]:

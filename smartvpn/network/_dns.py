@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from attrs import frozen
 
 from smartvpn.network import _commands
 from smartvpn.network._changes import Change, Record, recorded
+from smartvpn.network._journal import namespace_inode
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def dns_changes(interface: str, index: int, servers: Sequence[str]) -> list[Chan
         return []
     if shutil.which("resolvectl") and _resolved_is_here():
         return [Resolved(interface, index, tuple(servers))]
-    if _belongs_to_another_network():
+    if belongs_to_another_network():
         _log.warning("DNS is left alone: %s is shared with another network namespace", RESOLV_CONF)
         return []
     if _resolvconf_is_real() and not _is_mounted(RESOLV_CONF):
@@ -44,21 +46,36 @@ def _resolved_is_here() -> bool:
         try:
             probe.connect(_RESOLVED_SOCKET)
             credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return _shares_network(struct.unpack("3i", credentials)[0])
+            return _namespace_of(struct.unpack("3i", credentials)[0]) == namespace_inode()
+        except PermissionError:
+            return shared_with_first_process()
         except OSError:
             return False
 
 
-def _shares_network(pid: int) -> bool:
-    return Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/proc/thread-self/ns/net").stat().st_ino
+@cache
+def shared_with_first_process() -> bool:
+    """Whether this is process 1's network; yes where that cannot be told, as in a service without rights.
 
-
-def _belongs_to_another_network() -> bool:
-    """Whether the file is that of a machine whose network is not ours, as in a bare `ip netns exec`."""
+    The answer is kept: the rights to look may be given up.
+    """
     try:
-        return not _shares_network(1) and Path("/proc/1/root/etc/resolv.conf").samefile(RESOLV_CONF)
+        return _namespace_of(1) == namespace_inode()
+    except OSError:
+        return True
+
+
+@cache
+def belongs_to_another_network() -> bool:
+    """Whether resolv.conf is that of a machine whose network is not ours, as in a bare `ip netns exec`."""
+    try:
+        return not shared_with_first_process() and Path("/proc/1/root/etc/resolv.conf").samefile(RESOLV_CONF)
     except OSError:
         return False
+
+
+def _namespace_of(pid: int) -> int:
+    return Path(f"/proc/{pid}/ns/net").stat().st_ino
 
 
 def _resolvconf_is_real() -> bool:

@@ -97,5 +97,17 @@ def host_chain(interface: str, gateways: Sequence[str]) -> str:
     )
 
 
+def guard_chains(interface: str) -> str:
+    """Whatever a client sends, it reaches no loopback, no link-local address and no group."""
+    own = f'iifname "{interface}"'
+    return (
+        "    chain guard {\n"
+        "        type filter hook prerouting priority raw; policy accept;\n"
+        f"        {own} ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }} drop\n"
+        f"        {own} ip6 daddr {{ ::1, fe80::/10, ff00::/8 }} drop\n"
+        "    }\n"
+    )
+
+
 def _ip(version: int) -> str:
     return "ip" if version == 4 else "ip6"

@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from smartvpn.config import ClientEntry
-from smartvpn.types import EntryPage
+from smartvpn.registry._audit import AuditRecord, Origin
+from smartvpn.types import ClientTotals, EntryPage
 
-__all__ = ["Registry"]
+__all__ = ["AuditRecord", "Origin", "Registry"]
 
 
 class Registry(Protocol):
     """A durable set of clients, unique by id, by either key, and by either address.
 
     A write that returned survives kill -9 and power loss. A read sees every write that returned
-    before it began. All methods raise RegistryError when the store fails; a failed read is never
-    an empty answer.
+    before it began. A write stands in the audit log with its origin, this process where none is
+    given. All methods raise RegistryError when the store fails; a failed read is never an empty
+    answer.
     """
 
     async def get(self, client_id: str) -> ClientEntry:
@@ -49,20 +51,42 @@ class Registry(Protocol):
         """A page of the clients that match, in the order of their ids, and how many match in all."""
         ...
 
-    def entries(self) -> AsyncIterator[ClientEntry]:
-        """All clients in the order of their ids, read in portions."""
+    def portions(self) -> AsyncIterator[Sequence[ClientEntry]]:
+        """All clients in the order of their ids, in lists of up to a thousand."""
         ...
 
-    async def insert(self, entry: ClientEntry) -> None:
+    async def insert(self, entry: ClientEntry, by: Origin | None = None) -> None:
         """Add a client. Raises AlreadyExistsError for its id, ConflictError for a key or address."""
         ...
 
-    async def update(self, entry: ClientEntry) -> None:
+    async def update(self, entry: ClientEntry, by: Origin | None = None) -> None:
         """Replace the client of that id. Raises NotFoundError, ConflictError."""
         ...
 
-    async def remove(self, client_id: str) -> ClientEntry:
+    async def remove(self, client_id: str, by: Origin | None = None) -> ClientEntry:
         """Remove a client and return what it was. Raises NotFoundError."""
+        ...
+
+    async def readdress(self, addresses: Mapping[str, str | None]) -> None:
+        """Set the IPv6 addresses of clients by id, which follow from the hub's subnets."""
+        ...
+
+    async def note(self, by: Origin, client_id: str | None = None, **detail: Any) -> None:
+        """Record a change that the registry itself does not hold."""
+        ...
+
+    async def audit(
+        self, client_id: str | None = None, *, before: int | None = None, limit: int = 1000
+    ) -> Sequence[AuditRecord]:
+        """The newest records of changes, the newest first."""
+        ...
+
+    async def add_totals(self, counted: Iterable[tuple[str, ClientTotals]]) -> None:
+        """Add to what was counted for clients, by id; those that are gone are passed over."""
+        ...
+
+    async def totals(self, client_id: str) -> ClientTotals:
+        """What was counted for a client up to the last `add_totals`. Raises NotFoundError."""
         ...
 
     async def get_secret(self, name: str) -> bytes | None:

@@ -42,8 +42,10 @@ class Writer:
     Work that fails is undone alone. When the commit fails, all work of the batch has failed.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, wrote: Callable[[int], None] | None = None) -> None:
+        """`wrote` is told after each commit how much work was in it."""
         self._connection = connection
+        self._wrote = wrote
         self._queue: queue.SimpleQueue[_Task[Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
@@ -92,6 +94,8 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._attempt(task) for task in batch]
             self._connection.execute("COMMIT")
+            if self._wrote is not None:
+                self._wrote(len(batch))
         except sqlite3.Error as error:
             self._roll_back()
             outcomes = [_Outcome(error=_failure(error)) for _ in batch]

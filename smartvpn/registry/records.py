@@ -1,45 +1,22 @@
-"""Client entries as rows, and the schema they live in."""
+"""Client entries, their counters and the audit log as rows."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from attrs import fields_dict
+
+from smartvpn._fields import camel_case
 from smartvpn._json import dump, from_json, to_json
 from smartvpn.config import ClientEntry, ClientSecurity
 from smartvpn.errors import ConflictError, RegistryError, SmartVpnError
-
-# Each script takes a database from the version of its index to the next one.
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE clients (
-        client_id TEXT PRIMARY KEY,
-        public_key TEXT NOT NULL UNIQUE,
-        wg_public_key TEXT NOT NULL UNIQUE,
-        assigned_ip TEXT NOT NULL UNIQUE,
-        assigned_ip6 TEXT UNIQUE,
-        security TEXT NOT NULL,
-        priority INTEGER NOT NULL,
-        enabled INTEGER NOT NULL,
-        description TEXT,
-        expires_at TEXT
-    ) STRICT;
-    CREATE TABLE client_tags (
-        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
-        position INTEGER NOT NULL,
-        tag TEXT NOT NULL,
-        PRIMARY KEY (client_id, position)
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX client_tags_by_tag ON client_tags (tag, client_id);
-    CREATE TABLE secrets (
-        name TEXT PRIMARY KEY,
-        sealed BLOB NOT NULL
-    ) STRICT;
-    """,
-)
+from smartvpn.registry._audit import AuditRecord
+from smartvpn.types import ClientTotals, DropCounters
 
 COLUMNS = (
     "client_id",
@@ -52,19 +29,18 @@ COLUMNS = (
     "enabled",
     "description",
     "expires_at",
+    "tags",
 )
 
-_TAGS = """(SELECT json_group_array(tag) FROM
-    (SELECT tag FROM client_tags WHERE client_id = clients.client_id ORDER BY position))"""
-SELECT = f"SELECT {', '.join(COLUMNS)}, {_TAGS} FROM clients"
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM clients"
 INSERT = f"INSERT INTO clients ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 UPDATE = f"UPDATE clients SET {', '.join(name + ' = ?' for name in COLUMNS[1:])} WHERE client_id = ?"
 
 _CONFLICTS = {
-    "public_key": "the public key belongs to another client",
-    "wg_public_key": "the WireGuard public key belongs to another client",
-    "assigned_ip": "the address {ip} belongs to another client",
-    "assigned_ip6": "the address {ip6} belongs to another client",
+    "public_key": "publicKey: the key belongs to another client",
+    "wg_public_key": "wgPublicKey: the key belongs to another client",
+    "assigned_ip": "assignedIp: {ip} belongs to another client",
+    "assigned_ip6": "assignedIp6: {ip6} belongs to another client",
 }
 
 
@@ -76,37 +52,59 @@ def row_of(entry: ClientEntry) -> tuple[Any, ...]:
         entry.wg_public_key,
         entry.assigned_ip,
         entry.assigned_ip6,
-        dump(entry.security),
+        _security_text(entry.security),
         entry.priority,
         int(entry.enabled),
         entry.description,
         None if entry.expires_at is None else to_json(entry.expires_at),
+        json.dumps(entry.tags, separators=(",", ":")),
     )
+
+
+@lru_cache(maxsize=16)
+def _security_text(security: ClientSecurity) -> str:
+    return dump(security)
 
 
 def entry_of(row: tuple[Any, ...]) -> ClientEntry:
     """The entry of a row of SELECT. Raises RegistryError when the row holds what no entry may."""
-    *values, tags = row
-    fields = dict(zip(COLUMNS, values, strict=True))
     try:
-        return ClientEntry(**_restored(fields), tags=json.loads(tags))
+        return ClientEntry(**_restored(row))
     except (ValueError, TypeError) as error:
-        raise RegistryError(f"client '{fields['client_id']}' is damaged in the registry: {error}") from None
+        raise _damaged(row, error) from None
 
 
-def _restored(fields: dict[str, Any]) -> dict[str, Any]:
+def trusted_entry_of(row: tuple[Any, ...]) -> ClientEntry:
+    """As `entry_of`, but what was checked when it was written is not checked again.
+
+    For a hub that starts with 100,000 of them: the engine checks the values it is given.
+    """
+    try:
+        entry = object.__new__(ClientEntry)
+        for name, value in _restored(row).items():
+            object.__setattr__(entry, name, value)
+    except (ValueError, TypeError) as error:
+        raise _damaged(row, error) from None
+    return entry
+
+
+def _restored(row: tuple[Any, ...]) -> dict[str, Any]:
+    fields = dict(zip(COLUMNS, row, strict=True))
     expires_at = fields["expires_at"]
-    return {
-        **fields,
-        "security": _security(fields["security"]),
-        "enabled": bool(fields["enabled"]),
-        "expires_at": None if expires_at is None else from_json(expires_at, datetime),
-    }
+    fields["security"] = _security(fields["security"])
+    fields["enabled"] = bool(fields["enabled"])
+    fields["expires_at"] = None if expires_at is None else from_json(expires_at, datetime)
+    fields["tags"] = tuple(json.loads(fields["tags"]))
+    return fields
 
 
 @lru_cache(maxsize=1024)
 def _security(text: str) -> ClientSecurity:
     return from_json(json.loads(text), ClientSecurity, "security")
+
+
+def _damaged(row: tuple[Any, ...], error: Exception) -> RegistryError:
+    return RegistryError(f"client '{row[0]}' is damaged in the registry: {error}")
 
 
 def conflict(error: sqlite3.IntegrityError, entry: ClientEntry) -> SmartVpnError:
@@ -115,3 +113,78 @@ def conflict(error: sqlite3.IntegrityError, entry: ClientEntry) -> SmartVpnError
     if column in _CONFLICTS:
         return ConflictError(_CONFLICTS[column].format(ip=entry.assigned_ip, ip6=entry.assigned_ip6))
     return RegistryError(f"the registry refused the client: {error}")
+
+
+# what an audit record says
+
+_LONGEST_DETAIL = 2048
+
+
+def differences(before: ClientEntry | None, after: ClientEntry) -> dict[str, Any]:
+    """The fields of `after`, by their JSON names, that are not those of `before`, or all of a new one."""
+    if before is None:
+        return {name: value for name, value in to_json(after).items() if name != "clientId"}
+    changed = [name for name in fields_dict(ClientEntry) if getattr(before, name) != getattr(after, name)]
+    return {camel_case(name): to_json(getattr(after, name)) for name in changed}
+
+
+def detail_text(detail: Mapping[str, Any]) -> str:
+    """JSON of at most 2048 characters: what is longer is told by the fields' names alone."""
+    text = json.dumps(detail, separators=(",", ":"), allow_nan=False)
+    if len(text) <= _LONGEST_DETAIL:
+        return text
+    return json.dumps({"tooLong": sorted(detail)}, separators=(",", ":"))
+
+
+def now_text() -> str:
+    """This moment as it stands in the audit log."""
+    return str(to_json(datetime.now(UTC)))
+
+
+def audit_of(row: tuple[Any, ...]) -> AuditRecord:
+    """The record of a row of `audit`."""
+    number, at, uid, action, client_id, detail = row
+    return AuditRecord(
+        id=number,
+        at=from_json(at, datetime),
+        uid=uid,
+        action=action,
+        client_id=client_id,
+        detail=json.loads(detail),
+    )
+
+
+# counters
+
+TOTALS = (
+    "bytes_sent",
+    "bytes_received",
+    "packets_sent",
+    "packets_received",
+    "keepalives_received",
+    "packets_dropped",
+    "bytes_dropped",
+)
+DROPS = tuple(fields_dict(DropCounters))
+TOTALS_COLUMNS = (*TOTALS, *(f"dropped_{name}" for name in DROPS))
+
+_SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS_COLUMNS)
+ADD_TOTALS = f"""
+    INSERT INTO totals (client_id, {", ".join(TOTALS_COLUMNS)})
+    SELECT client_id, {", ".join("?" * len(TOTALS_COLUMNS))} FROM clients WHERE client_id = ?
+    ON CONFLICT (client_id) DO UPDATE SET {_SUMS}
+"""
+
+
+def totals_values(totals: ClientTotals) -> tuple[int, ...]:
+    """The values of TOTALS_COLUMNS."""
+    own = (getattr(totals, name) for name in TOTALS)
+    return (*own, *(getattr(totals.drops, name) for name in DROPS))
+
+
+def totals_of(values: tuple[int, ...]) -> ClientTotals:
+    """The counters of a row of TOTALS_COLUMNS."""
+    split = len(TOTALS)
+    drops = DropCounters(**dict(zip(DROPS, values[split:], strict=True)))
+    counters: dict[str, Any] = dict(zip(TOTALS, values[:split], strict=True))
+    return ClientTotals(**counters, drops=drops)

@@ -3,10 +3,11 @@
 #define SV_TESTS_CHECK_H
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-static unsigned long check_passed, check_failed;
+static atomic_ulong check_passed, check_failed; /* threads check as well */
 
 static inline void check_note(int ok, const char *file, int line, const char *what)
 {
@@ -32,7 +33,8 @@ static inline void check_eq(long long a, long long b, const char *file, int line
     check_note(memcmp((a), (b), (n)) == 0, __FILE__, __LINE__, #a " == " #b " (" #n " bytes)")
 #define CHECK_STR(a, b) check_note(strcmp((a), (b)) == 0, __FILE__, __LINE__, #a " == " #b)
 #define RUN(test) (fprintf(stderr, "  %s\n", #test), test())
-#define CHECK_DONE(name) \
-    (printf("%s: %lu passed, %lu failed\n", (name), check_passed, check_failed), check_failed ? 1 : 0)
+#define CHECK_DONE(name)                                                                                     \
+    (printf("%s: %lu passed, %lu failed\n", (name), atomic_load(&check_passed), atomic_load(&check_failed)), \
+     check_failed ? 1 : 0)
 
 #endif

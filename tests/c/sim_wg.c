@@ -285,6 +285,8 @@ static void clear(struct side *side)
     CHECK_EQ(keypairs(side), 0);
 }
 
+static const uint8_t psk[SV_KEY] = {7, 7, 7};
+
 static void meet(void)
 {
     uint8_t keys[2][SV_KEY], publics[2][SV_KEY];
@@ -301,7 +303,7 @@ static void meet(void)
     }
     for (size_t i = 0; i < 2; i++) {
         sv_wg_peer_init(&sides[i]->peer, arena, publics[1 - i]);
-        memset(sides[i]->peer.psk, 7, SV_KEY);
+        sides[i]->peer.psk = psk;
     }
     now = 1000 * SV_NS_PER_S;
     unix_now = UINT64_C(1700000000) * SV_NS_PER_S;

@@ -18,10 +18,14 @@
 
 #include "tests/c/check.h"
 
-enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 10, PIECE = 20000, WAIT_MS = 20000 };
+enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 10, PIECE = 20000, BURST = 16, WAIT_MS = 40000 };
+
+/* Times that the hub's half waits for pieces, and so how many the client's has checked at least. */
+enum { PHASES = KICKS + 2 };
 
 static uint8_t hub_private[32], hub_public[32], alice_private[32], alice_public[32];
 static atomic_bool traffic_ends;
+static atomic_size_t echoed; /* bytes of the connection, in the hub's process */
 
 static void shell(const char *format, const char *name, int number)
 {
@@ -67,9 +71,22 @@ static void *echo_connection(void *arg)
     ssize_t n;
 
     while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0 && send(fd, bytes, (size_t)n, MSG_NOSIGNAL) == n) {
+        atomic_fetch_add(&echoed, (size_t)n);
     }
     close(fd);
     return NULL;
+}
+
+/* Until a whole piece went there and back: the client sends the next one only after it has checked the last, so two pieces' bytes hold the end of one
+ * and the beginning of another. */
+static void await_a_piece(void)
+{
+    size_t enough = atomic_load(&echoed) + 2 * PIECE;
+
+    for (int waited = 0; waited < WAIT_MS && atomic_load(&echoed) < enough; waited += 2) {
+        nap(2);
+    }
+    CHECK(atomic_load(&echoed) >= enough);
 }
 
 static void *echo_datagrams(void *arg)
@@ -127,16 +144,26 @@ static void *check_echo(void *arg)
     return NULL;
 }
 
+static void take_echoes(int fd, size_t count)
+{
+    static char back[9000];
+
+    while (count && poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 50) == 1) {
+        count -= recv(fd, back, sizeof back, MSG_DONTWAIT) >= 0;
+    }
+}
+
+/* In bursts, each when the last has come back, or is lost: more than the tunnel carries would starve the connection, whose pieces are waited for. */
 static void *blast_datagrams(void *arg)
 {
     static const char bytes[9000];
     struct sockaddr_in address = echo_address();
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
-    for (size_t i = 0; !atomic_load(&traffic_ends); i++) {
+    for (size_t i = 1; !atomic_load(&traffic_ends); i++) {
         sendto(fd, bytes, i * 31 % sizeof bytes, 0, (struct sockaddr *)&address, sizeof address);
-        if (i % 64 == 0) {
-            nap(1);
+        if (i % BURST == 0) {
+            take_echoes(fd, BURST);
         }
     }
     close(fd);
@@ -191,7 +218,7 @@ static int client_half(int go)
     pthread_kill(echo, SIGUSR1);
     pthread_join(echo, NULL);
     pthread_join(blast, NULL);
-    CHECK(pieces > 0);
+    CHECK(pieces >= PHASES);
     sv_engine_statistics(engine, &statistics);
     CHECK(statistics.bytes_sent > pieces * PIECE);
     CHECK(statistics.bytes_received > pieces * PIECE);
@@ -296,16 +323,18 @@ static void hub_half(void)
         churn_alice(engine, turn);
         nap(2);
     }
+    await_a_piece();
     for (int kick = 0; kick < KICKS; kick++) {
         CHECK_EQ(sv_hub_disconnect(engine, "alice", NULL, 6), 0);
         CHECK(await_event(engine, SV_EVENT_SESSION_ENDED, 0, &event));
         CHECK(await_event(engine, SV_EVENT_SESSION_STARTED, 0, &event));
-        nap(50);
+        await_a_piece();
     }
     for (int turn = 0; turn < CHURN; turn++) {
         churn_alice(engine, turn);
         nap(2);
     }
+    await_a_piece();
     CHECK_EQ(put(engine, "alice", alice_public, everything, 2), 0);
     nap(100);
     CHECK_EQ(sv_hub_remove_client(engine, "alice", 4), 0);
@@ -340,7 +369,7 @@ int main(void)
         return 1;
     }
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = interrupted}, NULL);
-    alarm(150);
+    alarm(280);
     CHECK_EQ(sv_keypair_generate(hub_private, hub_public), 0);
     CHECK_EQ(sv_keypair_generate(alice_private, alice_public), 0);
     if (pipe(ready) || pipe(go)) {

@@ -118,7 +118,32 @@ static void high_is_taken_past_its_limit_for_5_ms(void)
     CHECK_EQ(pop(START + 5 * SV_NS_PER_MS), 10);
     CHECK_EQ(pop(START + 5 * SV_NS_PER_MS + 1), -1);
     CHECK_EQ(queue.lanes[SV_CLASS_HIGH].drops, 1 + 9);
+    CHECK_EQ(queue.expired, 9);
+    CHECK_EQ(queue.expired_high, 9);
+    CHECK_EQ(queue.expired_bytes, 9 * LIMIT / 10);
     CHECK_EQ(queue.lanes[SV_CLASS_HIGH].bytes, 0);
+    end();
+}
+
+/* What a limiter holds back is dropped by age, oldest first; high has its own deadline. */
+static void what_waited_too_long_is_dropped(void)
+{
+    begin();
+    CHECK_EQ(push(START, 1, 1, 100, SV_CLASS_LOW), 0);
+    CHECK_EQ(push(START, 2, 2, 200, SV_CLASS_NORMAL), 0);
+    CHECK_EQ(push(START, 3, 3, 100, SV_CLASS_HIGH), 0);
+    CHECK_EQ(push(START + 1, 1, 4, 100, SV_CLASS_LOW), 0);
+    sv_queue_drop_older(&queue, START);
+    CHECK_EQ(sv_queue_packets(&queue), 4);
+    sv_queue_drop_older(&queue, START + 1);
+    CHECK_EQ(queue.expired, 2);
+    CHECK_EQ(queue.expired_high, 0);
+    CHECK_EQ(queue.expired_bytes, 300);
+    CHECK_EQ(queue.lanes[SV_CLASS_LOW].drops, 1);
+    CHECK_EQ(queue.lanes[SV_CLASS_NORMAL].drops, 1);
+    CHECK_EQ(pop(START + 1), 3);
+    CHECK_EQ(pop(START + 1), 4);
+    CHECK_EQ(pop(START + 1), -1);
     end();
 }
 
@@ -178,6 +203,7 @@ int main(void)
     RUN(a_flow_keeps_its_lane_while_it_waits);
     RUN(normal_and_low_are_dropped_when_full);
     RUN(high_is_taken_past_its_limit_for_5_ms);
+    RUN(what_waited_too_long_is_dropped);
     RUN(an_empty_lane_takes_any_packet);
     RUN(the_bounds_hold_in_any_mix);
     return CHECK_DONE("policy/queue");

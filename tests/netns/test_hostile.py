@@ -381,7 +381,7 @@ async def test_handshakes_per_source(topology: Topology) -> None:
         started = time.monotonic()
         answered = await asyncio.gather(*(_was_answered(hub, key) for _ in range(150)))
         allowed = 20 + 20 * (time.monotonic() - started) + 1
-        assert 20 <= sum(answered) <= min(allowed, 149)
+        assert 20 <= sum(answered) <= allowed  # all 150 only where they took more than 6 s
         assert await _was_answered(hub, key, "internet")
         await asyncio.sleep(1.1)
         assert await _was_answered(hub, key)

@@ -361,11 +361,50 @@ async def test_a_port_that_is_taken(topology: Topology) -> None:
             pass
 
 
-async def test_the_kernel_backend_is_refused(topology: Topology) -> None:
-    """In words, where this build has none."""
-    with pytest.raises(ConfigError, match="wgBackend"):
+def _kernel_has_wireguard(machine: Topology) -> bool:
+    done = machine.run("internet", "ip", "link", "add", "wgprobe", "type", "wireguard", check=False)
+    machine.run("internet", "ip", "link", "delete", "wgprobe", check=False)
+    return done.returncode == 0
+
+
+async def test_a_kernel_without_wireguard(topology: Topology) -> None:
+    """`kernel` is refused in words and leaves nothing; `auto` carries the packets itself."""
+    if _kernel_has_wireguard(topology):
+        pytest.skip("this kernel has WireGuard: tests/kernel looks at that")
+    with pytest.raises(ConfigError, match=r"wgBackend.*kernel has no WireGuard"):
         async with wg_hub(topology, wgBackend="kernel"):
             pass
+    assert "svpn" not in topology.run("hub", "ip", "link").stdout
+    async with wg_hub(topology, wgBackend="auto") as server:
+        bundle = await server.create_client("alice", security={"ipBlockList": ["192.0.2.1"]})
+        async with quick(topology, bundle):
+            assert await answers(topology, GATEWAY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"defaultRateLimitBytesPerSec": 1_000_000}, "defaultRateLimitBytesPerSec"),
+        ({"mode": "all"}, "transportMode"),
+    ],
+)
+async def test_what_the_kernel_cannot_hold(topology: Topology, changes: dict[str, Any], words: str) -> None:
+    """`kernel` beside a rule about packets is refused by its name, whatever the kernel has."""
+    with pytest.raises(ConfigError, match=f"wgBackend.*{words}"):
+        async with wg_hub(topology, wgBackend="kernel", **changes):
+            pass
+
+
+async def test_an_entry_that_the_kernel_cannot_hold(topology: Topology, tmp_path: Path) -> None:
+    """A registry with such a client: `kernel` names it and its rule; `auto` serves it here."""
+    registry = str(tmp_path / "r.sqlite")
+    async with wg_hub(topology, registry=registry) as server:
+        await server.create_client("alice", security={"destinationBlockList": ["10.0.0.1"]})
+    with pytest.raises(ConfigError, match=r"destinationBlockList of client 'alice'"):
+        async with wg_hub(topology, registry=registry, wgBackend="kernel"):
+            pass
+    async with wg_hub(topology, registry=registry, wgBackend="auto") as server:
+        assert [entry.client_id for entry in await server.list_registered_clients()] == ["alice"]
 
 
 # our own client

@@ -75,7 +75,7 @@ async def answers(machine: Topology, address: str, role: str = "client", *option
 
 async def ping_loss(machine: Topology, role: str, *command: str) -> float:
     """The part of a ping command's packets that was lost, 0 to 1."""
-    result = await asyncio.to_thread(machine.run, role, *command, check=False, timeout=60)
+    result = await asyncio.to_thread(machine.run, role, *command, check=False, timeout=150)
     found = re.search(r"([\d.]+)% packet loss", result.stdout)
     return float(found[1]) / 100 if found else 1.0
 

@@ -73,6 +73,10 @@ class Device:
             self.machine.run(self.role, "ip", "address", "add", address, "dev", self.name, *nodad)
         self.machine.run(self.role, "ip", "link", "set", self.name, "mtu", str(mtu), "up")
 
+    def is_listening(self) -> bool:
+        """Its port is open: a program behind a TUN device hears of the link's coming up a moment later."""
+        return bool(self.machine.run(self.role, "ss", "-Huln", f"sport = :{PORT[self.role]}").stdout)
+
     def show(self, what: str) -> dict[str, list[str]]:
         """`wg show NAME what`: by public key."""
         lines = self.machine.run(self.role, "wg", "show", self.name, what).stdout.splitlines()
@@ -165,6 +169,7 @@ def pair(
         introduce(other, one, *more, v6=v6)
         for end in (one, other):
             end.up(*ADDRESSES[end.role])
+            until(end.is_listening)
         yield one, other
 
 

@@ -22,6 +22,8 @@ typedef struct sv_server_config {
     bool wireguard;                   /* serve WireGuard as well */
     uint16_t wg_listen_port;          /* its UDP port; 0 picks one */
     uint8_t wg_private_key[SV_KEY_SIZE];
+    bool
+        wg_kernel; /* the kernel carries WireGuard's packets; not together with listen_addr, limits or access lists */
     const char *subnet;             /* IPv4 CIDR; the hub takes its first address */
     const char *subnet6;            /* optional IPv6 CIDR with at least as many host bits */
     const char *tls_cert, *tls_key; /* PEM text, both or none */

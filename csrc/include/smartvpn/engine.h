@@ -152,6 +152,21 @@ typedef struct sv_session_info {
 SV_API int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap,
                            size_t *count);
 
+/* What was counted for a client since the hub was opened, over all its sessions. */
+typedef struct sv_client_totals {
+    char client_id[SV_CLIENT_ID_SIZE];
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received; /* sent: to the client */
+    uint64_t keepalives_received;
+    uint64_t packets_dropped, bytes_dropped;
+    sv_drops drops;
+    uint64_t bytes_per_sec, burst_bytes; /* limit in force; 0: none */
+} sv_client_totals;
+
+/* Of one client; or, with client_id NULL, of all that are connected or had a connection closed since the last such call that had room for all. Fills up to
+ * cap and says through *count how many there are. SV_E_NOT_FOUND. */
+SV_API int sv_hub_totals(sv_engine *engine, const char *client_id, sv_client_totals *totals, size_t cap,
+                         size_t *count);
+
 /* ---- client ---- */
 
 typedef struct sv_client_settings {

@@ -7,6 +7,7 @@
 #include <smartvpn/engine.h>
 #include <smartvpn/event.h>
 #include <smartvpn/keys.h>
+#include <smartvpn/process.h>
 #include <smartvpn/wg.h>
 
 #endif

@@ -1,0 +1,139 @@
+"""`smartvpn service …`: the daemon as a service of systemd or launchd."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from smartvpn.cli import _process
+from smartvpn.cli._app import App, AppGroup, pass_app
+from smartvpn.cli._errors import ExitCode, Failure
+from smartvpn.cli._lifecycle import chosen_path, load, run_systemctl
+from smartvpn.commands import Mode
+from smartvpn.config import DEFAULT_REGISTRY, ServerConfig
+from smartvpn.configfile import AnyConfig
+from smartvpn.installer import ServiceUnit, VpnInstaller
+
+
+@click.group(cls=AppGroup, name="service")
+def group() -> None:
+    """Run the daemon as a service of the system."""
+
+
+@group.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--print", "only_print", is_flag=True, help="Print the unit and install nothing.")
+@click.option("--force", is_flag=True, help="Replace a unit that exists.")
+@click.option("--no-start", is_flag=True, help="Install it without starting it.")
+@pass_app
+def install(app: App, config: Path | None, only_print: bool, force: bool, no_start: bool) -> None:
+    """Install the service for a config file, and start it, now and at each boot."""
+    path = chosen_path(config).absolute()
+    mode, loaded = load(path)
+    unit = VpnInstaller.generate_service_unit(
+        mode.value, str(path), binary_path=str(_daemon_program()), socket_path=app.socket
+    )
+    if only_print:
+        value = {"platform": unit.platform, "path": unit.install_path, "content": unit.content}
+        app.show(value, lambda: unit.content.rstrip("\n"))
+        return
+    _refuse_what_it_cannot_write(unit, loaded)
+    place = Path(unit.install_path)
+    before = place.read_text() if place.exists() else None
+    if before not in (None, unit.content) and not force:
+        raise Failure(f"{place} exists", "use --force to replace it", ExitCode.CONFLICT)
+    _install(unit, mode, before, start=not no_start)
+    started = not no_start and _managed(unit)
+    app.say(f"installed {place}{' and started it' if started else ''}", path=str(place), started=started)
+    if not no_start and not started:
+        app.hint("no service manager runs here: the unit takes effect where one does")
+
+
+def _refuse_what_it_cannot_write(unit: ServiceUnit, config: AnyConfig) -> None:
+    """The hub's own user has one folder; better said now than by a service that does not start."""
+    if unit.platform != "linux" or not isinstance(config, ServerConfig) or config.registry == ":memory:":
+        return
+    folder = Path(DEFAULT_REGISTRY).parent
+    if folder not in Path(config.registry).parents:
+        raise Failure(
+            f"registry: {config.registry} lies outside {folder}, the only folder that the service may write",
+            "move the file and its key there, and name it in the config",
+            ExitCode.CONFIG,
+        )
+
+
+def _install(unit: ServiceUnit, mode: Mode, before: str | None, *, start: bool) -> None:
+    """The unit in its place and started, or everything as it was."""
+    place = Path(unit.install_path)
+    place.write_text(unit.content)
+    place.chmod(0o644)
+    try:
+        if start and _managed(unit):
+            _start(unit, mode)
+    except BaseException:
+        if before is None:
+            place.unlink()
+        else:
+            place.write_text(before)
+        raise
+
+
+def _start(unit: ServiceUnit, mode: Mode) -> None:
+    if unit.platform == "macos":
+        _launchctl("load", "-w", unit.install_path)
+        return
+    run_systemctl("daemon-reload")
+    run_systemctl("enable", "--now", f"smartvpn-{mode}.service")
+
+
+@group.command()
+@click.option("--mode", type=click.Choice(["server", "client"]), help="Which, where both are installed.")
+@pass_app
+def remove(app: App, mode: str | None) -> None:
+    """Stop the service and remove its unit; config and registry stay."""
+    unit = _installed(mode)
+    if unit.platform == "macos":
+        _launchctl("unload", "-w", unit.install_path)
+    elif _managed(unit):
+        run_systemctl("disable", "--now", Path(unit.install_path).name)
+    Path(unit.install_path).unlink()
+    if unit.platform == "linux" and _managed(unit):
+        run_systemctl("daemon-reload")
+    app.say(f"removed {unit.install_path}", path=unit.install_path, removed=True)
+
+
+def _installed(mode: str | None) -> ServiceUnit:
+    units = [
+        VpnInstaller.generate_service_unit(item.value) for item in ([Mode(mode)] if mode else list(Mode))
+    ]
+    found = [unit for unit in units if Path(unit.install_path).exists()]
+    if not found:
+        raise Failure("no service is installed", "see `smartvpn service install`", ExitCode.NOT_FOUND)
+    if len(found) > 1:
+        raise Failure("both services are installed", "name one with --mode", ExitCode.USAGE)
+    return found[0]
+
+
+def _managed(unit: ServiceUnit) -> bool:
+    return unit.platform == "macos" or _process.systemd_runs()
+
+
+def _launchctl(*words: str) -> None:
+    done = subprocess.run(["launchctl", *words], capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise Failure(f"launchctl {words[0]}: {done.stderr.strip() or done.returncode}")
+
+
+def _daemon_program() -> Path:
+    """The daemon that was installed with this command."""
+    beside = Path(sys.argv[0]).absolute().with_name("smartvpn_daemon")
+    found = str(beside) if beside.exists() else shutil.which("smartvpn_daemon")
+    if found is None:
+        found = str(Path(sys.executable).with_name("smartvpn_daemon"))
+    if not Path(found).exists():
+        raise Failure("smartvpn_daemon is not installed", "run: pip install smartvpn", ExitCode.NOT_FOUND)
+    return Path(found).absolute()

@@ -1,0 +1,7 @@
+"""`python -m smartvpn.dashboard`."""
+
+import sys
+
+from smartvpn.dashboard import main
+
+sys.exit(main())

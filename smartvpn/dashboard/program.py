@@ -1,0 +1,143 @@
+"""The program: its arguments, its token, and the web server it runs in."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import os
+import ssl
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from smartvpn._address import join_host_port, parse_listen
+from smartvpn._version import __version__
+from smartvpn.dashboard.access import MIN_TOKEN, Access, new_token
+from smartvpn.dashboard.app import make_app
+
+SOCKET_PATH = "/var/run/smartvpn.sock"
+LISTEN = "127.0.0.1:8787"
+
+_CONNECTIONS = 128
+_HEAD_BYTES = 16 * 1024
+
+
+class UnusableError(Exception):
+    """What stands in the way, and what to do."""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    arguments = _arguments(argv)
+    logging.basicConfig(
+        level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        config = _server(arguments)
+    except (UnusableError, OSError) as error:
+        print(f"smartvpn-dashboard: {error}", file=sys.stderr)
+        return 1
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="smartvpn-dashboard", description="a web page for a smartvpn hub")
+    parser.add_argument("--socket", default=SOCKET_PATH, metavar="PATH", help=f"the hub's ({SOCKET_PATH})")
+    parser.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"where to serve ({LISTEN})")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="PATH", help="holds the login token; made if absent"
+    )
+    parser.add_argument(
+        "--public-host", action="append", default=[], metavar="NAME", help="a name browsers may call it by"
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="PATH", help="serve https with this chain (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="PATH", help="and this key")
+    parser.add_argument(
+        "--behind-proxy", action="store_true", help="a proxy in front does https; take plain http from it"
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    arguments = parser.parse_args(argv)
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    return arguments
+
+
+def _server(arguments: argparse.Namespace) -> uvicorn.Config:
+    try:
+        host, port = parse_listen(arguments.listen)
+    except ValueError as error:
+        raise UnusableError(f"--listen: {error}") from None
+    encrypted = arguments.tls_cert is not None or arguments.behind_proxy
+    if not (encrypted or _is_loopback(host)):
+        raise UnusableError(
+            f"--listen {arguments.listen} is open to the network without https: "
+            "give --tls-cert and --tls-key, or --behind-proxy"
+        )
+    access = Access(_token(arguments.token_file or _default_token_file()), secure=encrypted)
+    hosts = {host, "localhost", "127.0.0.1", "::1", *arguments.public_host}
+    app = make_app(arguments.socket, access, hosts)
+    scheme = "https" if arguments.tls_cert else "http"
+    logging.getLogger(__name__).info("dashboard on %s://%s/", scheme, join_host_port(host, port))
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        ssl_certfile=arguments.tls_cert,
+        ssl_keyfile=arguments.tls_key,
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=2,
+        http="h11",
+        ws="none",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _default_token_file() -> Path:
+    state = os.environ.get("STATE_DIRECTORY", "/var/lib/smartvpn").partition(":")[0]
+    return Path(state) / "dashboard.token"
+
+
+def _token(path: Path) -> str:
+    """The token in the file; a file that is not there is made, for its owner alone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return _make_token(path)
+    with os.fdopen(handle, encoding="utf-8") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UnusableError(f"{path} can be read by others: chmod 600 {path}")
+        token = file.read(4096).strip()
+    if len(token) < MIN_TOKEN:
+        raise UnusableError(
+            f"{path}: the token is shorter than {MIN_TOKEN} characters; remove it for a fresh one"
+        )
+    return token
+
+
+def _make_token(path: Path) -> str:
+    token = new_token()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(token + "\n")
+    logging.getLogger(__name__).info("a login token was made: it is in %s", path)
+    return token

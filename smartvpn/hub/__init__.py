@@ -1,0 +1,298 @@
+"""The hub: the registry and the engine as one. What each command of server mode means."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from attrs import evolve, frozen
+
+from smartvpn._caller import caller_uid
+from smartvpn._control import Fanout
+from smartvpn._json import to_json
+from smartvpn._native import Counters, Disconnect, Session, WgPeer
+from smartvpn.commands import (
+    ClientIdParams,
+    CreateClientParams,
+    ExportParams,
+    ListRegisteredParams,
+    NoParams,
+    PeerKeyParams,
+    RateLimitParams,
+    SessionParams,
+    StartParams,
+    UpdateClientParams,
+)
+from smartvpn.config import ClientEntry, RateLimit, WgPeerConfig
+from smartvpn.errors import InvalidStateError, NotFoundError
+from smartvpn.events import Started, StatusChanged, Stopped
+from smartvpn.hub._changes import Changes
+from smartvpn.hub._reports import (
+    client_info,
+    client_telemetry,
+    session_telemetry,
+    statistics,
+    wg_peer_info,
+)
+from smartvpn.hub._running import Running, refuse_past
+from smartvpn.registry import Origin
+from smartvpn.types import (
+    ClientKeypairs,
+    ClientList,
+    ClientTelemetry,
+    ConfigBundle,
+    ExportedConfig,
+    ExportFormat,
+    Keypair,
+    RegisteredClients,
+    ServerStatistics,
+    StartResult,
+    Status,
+    TunnelState,
+    WgPeerList,
+)
+
+_WG_PEERS = ""  # no client has this id
+
+
+@frozen(kw_only=True)
+class HubTelemetry:
+    """Everything that is counted, at one moment. `peers` are the WireGuard peers that are no clients."""
+
+    counters: Counters
+    sessions: list[Session]
+    peers: list[WgPeer]
+    registered: int
+    enabled: int
+
+
+class Hub:
+    """Server mode. `start` opens it, `stop` closes it; in between the commands work."""
+
+    def __init__(self, fanout: Fanout, *, tun_name: str | None = None, workers: int = 0) -> None:
+        self._fanout = fanout
+        self._tun_name = tun_name
+        self._workers = workers
+        self._running: Running | None = None
+        self._changes = Changes()
+
+    def _hub(self) -> Running:
+        if self._running is None:
+            raise InvalidStateError("the hub is not started")
+        return self._running
+
+    @asynccontextmanager
+    async def _changing(self, thing: str) -> AsyncIterator[Running]:
+        async with self._changes.to(thing):
+            yield self._hub()
+
+    # lifetime
+
+    async def start(self, params: StartParams) -> StartResult:
+        """Open registry, device and listeners. What fails leaves nothing behind."""
+        async with self._changes.alone():
+            if self._running is not None:
+                raise InvalidStateError("the hub is started already")
+            running = await Running.open(params.config, self._fanout, self._tun_name, self._workers)
+            self._running = running
+        self._fanout.publish(Started())
+        self._fanout.publish(StatusChanged(status=self._status()))
+        return StartResult(quic_cert_hash=running.bundles.quic_cert_hash, listen=running.listen_addresses())
+
+    async def stop(self, _: NoParams | None = None) -> None:
+        """Close everything. A hub that is not started is none the worse."""
+        async with self._changes.alone():
+            running, self._running = self._running, None
+            if running is None:
+                return
+            await running.close()
+        self._fanout.publish(Stopped())
+        self._fanout.publish(StatusChanged(status=self._status()))
+
+    # what is
+
+    def _status(self) -> Status:
+        if self._running is None:
+            return Status(state=TunnelState.DISCONNECTED)
+        running = self._running
+        address6 = running.config.hub_address6()
+        return Status(
+            state=TunnelState.CONNECTED,
+            assigned_ip=str(running.config.hub_address().ip),
+            assigned_ip6=None if address6 is None else str(address6),
+            server_addr=running.listen,
+            transport=running.config.transport_mode,
+            connected_since=running.since,
+        )
+
+    async def get_status(self, _: NoParams) -> Status:
+        """Whether the hub runs, and where."""
+        return self._status()
+
+    async def get_statistics(self, _: NoParams) -> ServerStatistics:
+        """Sums over all clients since the start."""
+        return statistics(self._hub().engine.counters())
+
+    async def telemetry(self) -> HubTelemetry | None:
+        """All of it in one reading; None while the hub is not started."""
+        running = self._running
+        if running is None:
+            return None
+        registered = await running.registry.list(limit=0)
+        enabled = await running.registry.list(enabled=True, limit=0)
+        if running is not self._running:
+            return None
+        return HubTelemetry(
+            counters=running.engine.counters(),
+            sessions=running.engine.sessions(),
+            peers=[peer for peer in running.peers.all() if not peer.client_id],
+            registered=registered.total,
+            enabled=enabled.total,
+        )
+
+    # the registry
+
+    async def create_client(self, params: CreateClientParams) -> ConfigBundle:
+        """A new client: its keys where none were given, an address, and its configs."""
+        async with self._changing(params.client_id) as running:
+            return await running.create(params, _by("createClient"))
+
+    async def remove_client(self, params: ClientIdParams) -> None:
+        """Forget the client; its sessions end at once."""
+        async with self._changing(params.client_id) as running:
+            await running.remove(params.client_id, _by("removeClient"))
+
+    async def get_client(self, params: ClientIdParams) -> ClientEntry:
+        """The entry."""
+        return await self._hub().registry.get(params.client_id)
+
+    async def list_registered_clients(self, params: ListRegisteredParams) -> RegisteredClients:
+        """A page of the entries."""
+        page = await self._hub().registry.list(
+            tag=params.tag, enabled=params.enabled, offset=params.offset, limit=params.limit
+        )
+        return RegisteredClients(clients=tuple(page), total=page.total)
+
+    async def enable_client(self, params: ClientIdParams) -> None:
+        """Let it in again."""
+        await self._change(params.client_id, "enableClient", lambda entry: evolve(entry, enabled=True))
+
+    async def disable_client(self, params: ClientIdParams) -> None:
+        """End its sessions and refuse the next ones."""
+        await self._change(params.client_id, "disableClient", lambda entry: evolve(entry, enabled=False))
+
+    async def update_client(self, params: UpdateClientParams) -> ClientEntry:
+        """Change the entry; live sessions go on under the new rules where they may."""
+        async with self._changing(params.client_id) as running:
+            before = await running.registry.get(params.client_id)
+            refuse_past("update.expiresAt", params.update.expires_at)
+            after = params.update.apply(before)
+            entry = await running.replace(before, after, _by("updateClient"))
+            if params.update.carries_rate_limit:
+                running.end_rate_limit_override(entry)
+            return entry
+
+    async def _change(
+        self, client_id: str, action: str, change: Callable[[ClientEntry], ClientEntry]
+    ) -> tuple[Running, ClientEntry]:
+        async with self._changing(client_id) as running:
+            before = await running.registry.get(client_id)
+            return running, await running.replace(before, change(before), _by(action))
+
+    async def rotate_client_key(self, params: ClientIdParams) -> ConfigBundle:
+        """Fresh keys and configs; the old session ends."""
+        noise, wireguard = Keypair.generate(), Keypair.generate()
+        running, entry = await self._change(
+            params.client_id,
+            "rotateClientKey",
+            lambda entry: evolve(entry, public_key=noise.public_key, wg_public_key=wireguard.public_key),
+        )
+        return running.bundles.bundle(entry, noise.private_key, wireguard.private_key)
+
+    async def export_client_config(self, params: ExportParams) -> ExportedConfig:
+        """The client's config without secrets."""
+        running = self._hub()
+        entry = await running.registry.get(params.client_id)
+        if params.format is ExportFormat.WIREGUARD:
+            return ExportedConfig(config=running.bundles.wireguard_config(entry, None))
+        return ExportedConfig(config=running.bundles.client_config(entry, None))
+
+    # live sessions
+
+    async def list_clients(self, _: NoParams) -> ClientList:
+        """The live sessions."""
+        return ClientList(clients=tuple(client_info(item) for item in self._hub().engine.sessions()))
+
+    async def disconnect_client(self, params: SessionParams) -> None:
+        """End one session of the client, or all; it may come back."""
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.disconnect(params.client_id, params.session_id, Disconnect.KICKED)
+            await running.note(_by("disconnectClient"), params.client_id, sessionId=params.session_id)
+
+    async def set_client_rate_limit(self, params: RateLimitParams) -> None:
+        """Until a restart, or an update that carries a rate limit."""
+        limit = RateLimit(bytes_per_sec=params.rate_bytes_per_sec, burst_bytes=params.burst_bytes)
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.set_rate_limit(params.client_id, limit)
+            await running.note(_by("setClientRateLimit"), params.client_id, **to_json(limit))
+
+    async def remove_client_rate_limit(self, params: ClientIdParams) -> None:
+        """Unlimited, until a restart or an update that carries a rate limit."""
+        async with self._changing(params.client_id) as running:
+            await running.registry.get(params.client_id)
+            running.engine.set_rate_limit(params.client_id, None)
+            await running.note(_by("removeClientRateLimit"), params.client_id)
+
+    async def get_client_telemetry(self, params: SessionParams) -> ClientTelemetry:
+        """Of one session; or of the client, over all it ever had, with the quality of the newest link."""
+        running = self._hub()
+        entry = await running.registry.get(params.client_id)
+        sessions = running.sessions(params.client_id)
+        if params.session_id is None:
+            counters = await running.traffic.of(params.client_id)
+            return client_telemetry(entry, counters, sessions[0] if sessions else None)
+        for session in sessions:
+            if session.session_id == params.session_id:
+                return session_telemetry(session)
+        raise NotFoundError(f"client '{params.client_id}' has no such session")
+
+    # keys
+
+    async def generate_keypair(self, _: NoParams) -> Keypair:
+        """A fresh Noise pair."""
+        return Keypair.generate()
+
+    async def generate_wg_keypair(self, _: NoParams) -> Keypair:
+        """A fresh WireGuard pair."""
+        return Keypair.generate()
+
+    async def generate_client_keypair(self, _: NoParams) -> ClientKeypairs:
+        """Both pairs of a client."""
+        return ClientKeypairs(noise=Keypair.generate(), wireguard=Keypair.generate())
+
+    # WireGuard peers
+
+    async def add_wg_peer(self, peer: WgPeerConfig) -> None:
+        """Add a peer that is no client, or change the one with this key; until the hub stops."""
+        async with self._changing(_WG_PEERS) as running:
+            await running.peers.put(peer)
+            await running.configure_network()
+            told = {name: value for name, value in to_json(peer).items() if name != "presharedKey"}
+            await running.note(_by("addWgPeer"), **told)
+
+    async def remove_wg_peer(self, params: PeerKeyParams) -> None:
+        """Remove such a peer."""
+        async with self._changing(_WG_PEERS) as running:
+            running.peers.remove(params.public_key)
+            await running.configure_network()
+            await running.note(_by("removeWgPeer"), **to_json(params))
+
+    async def list_wg_peers(self, _: NoParams) -> WgPeerList:
+        """All peers, clients included, with live counters."""
+        return WgPeerList(peers=tuple(wg_peer_info(peer) for peer in self._hub().peers.all()))
+
+
+def _by(action: str) -> Origin:
+    return Origin(uid=caller_uid(), action=action)

@@ -1,0 +1,117 @@
+"""`GET /metrics` and nothing else: a few connections at a time, one request each, none for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from smartvpn._address import join_host_port, parse_listen
+from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
+from smartvpn.hub import Hub
+from smartvpn.metrics.families import HubFamilies, TunnelFamilies, peer_reading, session_reading
+from smartvpn.metrics.ledger import Ledger
+from smartvpn.tunnel import Tunnel
+
+_CONNECTIONS = 8
+_REQUEST_BYTES = 8192
+_REQUEST_SECS = 5.0
+_ANSWER_SECS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class MetricsEndpoint:
+    """Serves one hub's or tunnel's metrics over HTTP."""
+
+    def __init__(self, service: Hub | Tunnel, clients: int) -> None:
+        self._service = service
+        self._clients = Ledger(clients)
+        self._peers = Ledger(clients)
+        self._scrape = asyncio.Lock()
+        self._open = 0
+        self._server: asyncio.Server | None = None
+        self.address = ""
+
+    async def start(self, address: str) -> Self:
+        """Listen on `host:port`; port 0 picks one. Raises ConfigError, ConflictError."""
+        try:
+            host, port = parse_listen(address)
+        except ValueError as error:
+            raise ConfigError("metrics", str(error)) from None
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_REQUEST_BYTES)
+        except OSError as error:
+            raise ConflictError(f"metrics cannot listen on {address}: {error.strerror}") from None
+        self.address = join_host_port(host, self._server.sockets[0].getsockname()[1])
+        log.info("metrics on http://%s/metrics", self.address)
+        return self
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open <= _CONNECTIONS:
+                async with asyncio.timeout(_REQUEST_SECS):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                async with asyncio.timeout(_ANSWER_SECS):
+                    writer.write(await self._answer(head))
+                    await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            writer.transport.abort()
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _answer(self, head: bytes) -> bytes:
+        request, *lines = head.decode("latin-1").split("\r\n")
+        method, _, target = request.rpartition(" ")[0].partition(" ")
+        if method not in ("GET", "HEAD"):
+            return _response("405 Method Not Allowed", "text/plain", b"GET /metrics\n")
+        if target.partition("?")[0] != "/metrics":
+            return _response("404 Not Found", "text/plain", b"GET /metrics\n")
+        try:
+            body, kind = await self.text(_header(lines, "accept"))
+        except SmartVpnError as error:
+            return _response("500 Internal Server Error", "text/plain", f"{error}\n".encode())
+        return _response("200 OK", kind, body, with_body=method == "GET")
+
+    async def text(self, accept: str = "") -> tuple[bytes, str]:
+        """The metrics of this moment, in the best of the formats accepted, and the content type."""
+        registry = CollectorRegistry(auto_describe=False)
+        encode, kind = choose_encoder(accept)
+        async with self._scrape:
+            registry.register(await self._families())
+            return await asyncio.to_thread(encode, registry), kind
+
+    async def _families(self) -> HubFamilies | TunnelFamilies:
+        if isinstance(self._service, Tunnel):
+            return TunnelFamilies(self._service.telemetry())
+        seen = await self._service.telemetry()
+        if seen is not None:
+            self._clients.update(map(session_reading, seen.sessions))
+            self._peers.update(map(peer_reading, seen.peers))
+        return HubFamilies(seen, self._clients, self._peers)
+
+
+def _header(lines: list[str], wanted: str) -> str:
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == wanted:
+            return value.strip()
+    return ""
+
+
+def _response(status: str, kind: str, body: bytes, with_body: bool = True) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (body if with_body else b"")

@@ -1,0 +1,121 @@
+"""`smartvpn doctor`: what is missing is found, with what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartvpn.cli import _checks
+from smartvpn.cli._checks import Verdict
+from tests.cli.tool import Done, Machine, run
+from tests.netns.hub import in_namespace
+from tests.netns.topology import HUB_OUTER, Topology
+
+
+def verdicts(done: Done) -> dict[str, Any]:
+    """Each check's verdict by its name."""
+    return {item["check"]: item["verdict"] for item in json.loads(done.out)}
+
+
+def test_a_hub_that_has_everything(hub: Machine) -> None:
+    """Status 0, no failure, and the running daemon is seen."""
+    hub.init()
+    hub.up()
+    done = hub("doctor", hub.config, "--json")
+    found = verdicts(done)
+    assert (done.status, found["daemon"]) == (0, "ok")
+    assert {"platform", "tun", "nftables", "clock", "config", "forwarding IPv4"} <= found.keys()
+    assert "fail" not in found.values()
+    assert "WHAT TO DO" in hub("doctor", hub.config).out
+
+
+def test_a_config_that_others_can_read(hub: Machine) -> None:
+    """Status 1, and the command that mends it."""
+    hub.init()
+    hub.config.chmod(0o644)
+    done = hub("doctor", hub.config, "--json")
+    [check] = [item for item in json.loads(done.out) if item["check"] == "config"]
+    assert (done.status, check["verdict"], check["fix"]) == (1, "fail", f"run `chmod 600 {hub.config}`")
+
+
+def test_a_config_with_a_fault(tmp_path: Path) -> None:
+    """It is a check like the others: all of them are still shown."""
+    config = tmp_path / "server.json"
+    config.write_text('{"subnet": "10.8.0.0/24"}')
+    done = run("doctor", config, "--json")
+    assert (done.status, verdicts(done)["config"]) == (1, "fail")
+    assert "privateKey: is missing" in done.out
+
+
+def test_without_rights(tmp_path: Path) -> None:
+    """A user without CAP_NET_ADMIN hears that no device and no rule can be made."""
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    keep = ("--bounding-set=-all,+dac_read_search", "--inh-caps=-all,+dac_read_search")
+    done = run("doctor", "--json", prefix=(*words, *keep, "--ambient-caps=+dac_read_search"), cwd=tmp_path)
+    found = verdicts(done)
+    assert (done.status, found["tun"], found["nftables"]) == (1, "fail", "fail")
+
+
+def test_the_way_to_a_hub(hub: Machine, client: Machine) -> None:
+    """From the client: packets pass uncut, TCP answers, nobody listens on another port."""
+    hub.init("--listen", f"{HUB_OUTER}:7443")
+    hub.up()
+    found = verdicts(client("doctor", "--target", f"{HUB_OUTER}:7443", "--json"))
+    assert (found["mtu path"], found[f"tcp {HUB_OUTER}:7443"]) == ("ok", "ok")
+    done = client("doctor", "--target", f"{HUB_OUTER}:7", "--json")
+    found = verdicts(done)
+    assert (done.status, found[f"tcp {HUB_OUTER}:7"], found[f"udp {HUB_OUTER}:7"]) == (1, "fail", "fail")
+
+
+def test_a_narrow_way(hub: Machine, client: Machine, topology: Topology) -> None:
+    """A way of 1400 bytes is measured, and the mtu that fits it is told."""
+    for role in ("hub", "client"):
+        topology.run(role, "ip", "link", "set", "outer", "mtu", "1400")
+    done = client("doctor", "--target", f"{HUB_OUTER}:7", "--json")
+    [check] = [item for item in json.loads(done.out) if item["check"] == "mtu path"]
+    assert (check["verdict"], check["detail"]) == ("warn", f"no more than 1400 bytes pass to {HUB_OUTER}")
+    assert check["fix"] == 'set "mtu": 1320'
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (b"\xd3" + bytes(4) + b"\x08" + bytes(8) + b"\x08" + bytes(8) + b"\x00\x00\x00\x01", Verdict.OK),
+        (b"hello", Verdict.WARN),
+    ],
+)
+def test_udp_is_known_by_its_answer(topology: Topology, answer: bytes, verdict: Verdict) -> None:
+    """A Version Negotiation packet is a QUIC server's; other bytes prove nothing."""
+    import socket
+    import threading
+
+    def bound() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((HUB_OUTER, 4433))
+        made.settimeout(30)
+        return made
+
+    server = in_namespace(topology, "hub", bound)
+    seen: list[bytes] = []
+
+    def serve() -> None:
+        for _ in range(3):
+            try:
+                data, address = server.recvfrom(2048)
+            except OSError:
+                return
+            seen.append(data)
+            server.sendto(answer, address)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    check = in_namespace(topology, "client", lambda: _checks.udp(HUB_OUTER, 4433))
+    if verdict is Verdict.OK:
+        in_namespace(topology, "client", lambda: [_checks.udp(HUB_OUTER, 4433) for _ in range(2)])
+    thread.join()
+    server.close()
+    assert check.verdict is verdict
+    assert all(len(data) == 1200 and data[0] & 0x80 for data in seen)
