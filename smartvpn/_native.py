@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
+from smartvpn._address import join_host_port
 from smartvpn._core import ffi, lib
 from smartvpn._native_types import (
     ClientCounters as ClientCounters,
@@ -19,11 +20,19 @@ from smartvpn._native_types import (
     Disconnect as Disconnect,
     EventKind as EventKind,
     NativeEvent as NativeEvent,
+    QuicIdentity as QuicIdentity,
     Session as Session,
     TunnelSettings as TunnelSettings,
     WgPeer as WgPeer,
 )
-from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig, WgPeerConfig
+from smartvpn.config import (
+    ClientConfig,
+    ClientEntry,
+    RateLimit,
+    ServerConfig,
+    Transport,
+    WgPeerConfig,
+)
 from smartvpn.errors import (
     ConfigError,
     ConflictError,
@@ -42,6 +51,11 @@ from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHe
 
 TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
+_CLIENT_TRANSPORTS = {
+    Transport.AUTO: lib.SV_CLIENT_AUTO,
+    Transport.WEBSOCKET: lib.SV_CLIENT_WEBSOCKET,
+    Transport.QUIC: lib.SV_CLIENT_QUIC,
+}
 
 
 class Capability(IntEnum):
@@ -104,6 +118,20 @@ def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
 def aead_name() -> str:
     """The ciphers that are offered on this machine, and which library does them."""
     return _text(lib.sv_engine_aead())
+
+
+def has_quic() -> bool:
+    """Whether this build has QUIC."""
+    return bool(lib.sv_engine_has_quic())
+
+
+def make_certificate() -> tuple[str, str]:
+    """A new self-signed certificate and its key, PEM texts. Raises NativeError without QUIC."""
+    certificate, key = ffi.new("char[]", lib.SV_PEM_SIZE), ffi.new("char[]", lib.SV_PEM_SIZE)
+    _check(lib.sv_make_certificate(certificate, key))
+    texts = _text(certificate), _text(key)
+    ffi.memmove(key, bytes(lib.SV_PEM_SIZE), lib.SV_PEM_SIZE)
+    return texts
 
 
 def _when(seconds: float) -> datetime | None:
@@ -225,11 +253,12 @@ class NativeServer(_Engine):
         config: ServerConfig,
         *,
         wg_private_key: str | None = None,
+        quic: QuicIdentity | None = None,
         wg_kernel: bool = False,
         tun_name: str | None = None,
         workers: int = 0,
     ) -> Self:
-        """Make the device and open the listeners, WireGuard's where there is a key for it.
+        """Make the device and open the listeners: QUIC's and WireGuard's where there are keys for them.
 
         With `wg_kernel` the kernel carries WireGuard's packets; ConfigError naming `wgBackend` where it
         cannot. Raises SmartVpnError with words.
@@ -242,6 +271,12 @@ class NativeServer(_Engine):
             c.wireguard, c.wg_kernel = True, wg_kernel
             c.wg_listen_port = config.wg_listen_port
             _put_key(c.wg_private_key, wg_private_key)
+        secret = ffi.NULL
+        if quic is not None:
+            c.quic_listen_addr = strings.one(config.quic_listen_addr or config.listen_addr)
+            c.quic_cert, c.quic_key = strings.one(quic.certificate), strings.one(quic.key)
+            c.quic_idle_timeout_secs = config.quic_idle_timeout_secs
+            c.quic_secret = secret = ffi.new("uint8_t[32]", quic.secret)
         c.subnet = strings.one(config.subnet)
         c.subnet6 = strings.one(config.subnet6)
         c.tls_cert = strings.one(None if config.tls_cert is None else pem_text("tlsCert", config.tls_cert))
@@ -264,12 +299,19 @@ class NativeServer(_Engine):
             _check_open(lib.sv_server_open(out, c), wg_kernel)
         finally:
             _wipe(c)
+            if secret != ffi.NULL:
+                ffi.memmove(secret, bytes(32), 32)
         return cls(out[0])
 
     @property
     def port(self) -> int:
         """The WebSocket port that was bound."""
         return int(lib.sv_engine_port(self._handle))
+
+    @property
+    def quic_port(self) -> int:
+        """The UDP port of QUIC; 0 without it."""
+        return int(lib.sv_engine_quic_port(self._handle))
 
     @property
     def wg_port(self) -> int:
@@ -480,20 +522,30 @@ class NativeClient(_Engine):
 
     @classmethod
     def open(
-        cls, config: ClientConfig, *, instance: bytes, cert_hash_strict: bool, tun_name: str | None = None
+        cls,
+        config: ClientConfig,
+        *,
+        instance: bytes,
+        websocket_first: bool = False,
+        tun_name: str | None = None,
     ) -> Self:
         """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words."""
         strings = _Strings()
-        url = config.websocket_url()
         c = ffi.new("sv_client_config *")
-        c.server_url = strings.one(f"{url.scheme}://{url.authority}{url.path}")
+        c.transport = _CLIENT_TRANSPORTS[config.transport]
+        if config.transport is not Transport.QUIC:
+            url = config.websocket_url()
+            c.server_url = strings.one(f"{url.scheme}://{url.authority}{url.path}")
+        if config.transport is not Transport.WEBSOCKET:
+            c.quic_addr = strings.one(join_host_port(*config.quic_endpoint()))
+        c.websocket_first = websocket_first
         _put_key(c.server_key, config.server_public_key)
         _put_key(c.private_key, str(config.client_private_key))
         ffi.memmove(c.instance, instance, 16)
         pin = None if config.server_cert_hash is None else decode_key(config.server_cert_hash)
         pinned = ffi.NULL if pin is None else ffi.new("uint8_t[32]", pin)
         c.cert_hash = pinned
-        c.cert_hash_strict = cert_hash_strict
+        c.cert_hash_strict = config.transport is not Transport.AUTO
         c.mtu = config.mtu or 0
         c.keepalive_secs = config.keepalive_interval_secs or 0
         c.tun_name = strings.one(tun_name)
@@ -526,6 +578,7 @@ class NativeClient(_Engine):
             routes=tuple(_text(s.routes[index]) for index in range(s.route_count)),
             connected_since=since,
             handshake_ms=s.handshake_ms,
+            transport=TRANSPORTS[s.transport],
         )
 
     def quality(self) -> ConnectionQuality | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import IntEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from smartvpn.config import RateLimit
 from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, TunnelState
@@ -32,6 +32,7 @@ class EventKind(IntEnum):
     ERROR = 5
     LOST = 6
     GONE = 7
+    NETWORK = 8
 
 
 @frozen(kw_only=True)
@@ -117,6 +118,15 @@ class WgPeer:
 
 
 @frozen(kw_only=True)
+class QuicIdentity:
+    """What a hub is known by over QUIC: PEM texts, and 32 bytes for its address tokens and resets."""
+
+    certificate: str
+    key: str = field(repr=False)
+    secret: bytes = field(repr=False)
+
+
+@frozen(kw_only=True)
 class TunnelSettings:
     """What the hub gave a client. Addresses carry their prefix length; times are milliseconds."""
 
@@ -130,3 +140,4 @@ class TunnelSettings:
     routes: tuple[str, ...]
     connected_since: datetime
     handshake_ms: float
+    transport: str = "websocket"

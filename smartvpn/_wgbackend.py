@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from smartvpn._native import NativeServer
+from smartvpn._native import NativeServer, QuicIdentity
 from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgBackend
 from smartvpn.errors import ConfigError
 from smartvpn.registry.sqlite import SqliteRegistry
@@ -31,24 +31,40 @@ async def wanted_backend(config: ServerConfig, registry: SqliteRegistry) -> WgBa
 
 
 def open_engine(
-    config: ServerConfig, backend: WgBackend, wg_private_key: str | None, tun_name: str | None, workers: int
+    config: ServerConfig,
+    backend: WgBackend,
+    wg_private_key: str | None,
+    tun_name: str | None,
+    workers: int,
+    quic: QuicIdentity | None = None,
 ) -> tuple[NativeServer, bool]:
     """The hub's engine, and whether the kernel carries WireGuard. Raises SmartVpnError with words."""
     if backend is not WgBackend.USERSPACE:
         try:
-            return _open(config, wg_private_key, tun_name, workers, kernel=True), True
+            return _open(config, wg_private_key, tun_name, workers, quic, kernel=True), True
         except ConfigError as error:
             if backend is WgBackend.KERNEL or error.field != "wgBackend":
                 raise
             log.info("WireGuard's packets go through this process: %s", error)
-    return _open(config, wg_private_key, tun_name, workers, kernel=False), False
+    return _open(config, wg_private_key, tun_name, workers, quic, kernel=False), False
 
 
 def _open(
-    config: ServerConfig, wg_private_key: str | None, tun_name: str | None, workers: int, *, kernel: bool
+    config: ServerConfig,
+    wg_private_key: str | None,
+    tun_name: str | None,
+    workers: int,
+    quic: QuicIdentity | None,
+    *,
+    kernel: bool,
 ) -> NativeServer:
     return NativeServer.open(
-        config, wg_private_key=wg_private_key, wg_kernel=kernel, tun_name=tun_name, workers=workers
+        config,
+        wg_private_key=wg_private_key,
+        wg_kernel=kernel,
+        quic=quic,
+        tun_name=tun_name,
+        workers=workers,
     )
 
 

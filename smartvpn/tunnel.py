@@ -11,8 +11,18 @@ from pathlib import Path
 
 from attrs import frozen
 
+from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, Fanout, to_the_end
-from smartvpn._native import Counters, EventKind, NativeClient, NativeEvent, TunnelSettings, error_of
+from smartvpn._known import KnownTransports
+from smartvpn._native import (
+    Counters,
+    EventKind,
+    NativeClient,
+    NativeEvent,
+    TunnelSettings,
+    error_of,
+    has_quic,
+)
 from smartvpn._wgtunnel import WireGuardTunnel
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
@@ -84,12 +94,13 @@ class Tunnel:
                 raise
 
     async def _open(self, config: ClientConfig) -> _Running | WireGuardTunnel:
-        if config.transport is Transport.QUIC:
+        if config.transport is Transport.QUIC and not has_quic():
             raise ConfigError("transport", f"'{config.transport}' is not in this build")
         if config.transport is Transport.WIREGUARD:
             return await WireGuardTunnel.open(config, self._tun_name, self._report)
         instance = await asyncio.to_thread(_instance, _state_directory() / "instance")
-        return await _Running.open(config, instance, self._tun_name, self._report)
+        known = KnownTransports(_state_directory() / "transports.json")
+        return await _Running.open(config, instance, known, self._tun_name, self._report)
 
     async def disconnect(self, _: NoParams | None = None) -> None:
         """Take the tunnel down and give everything back. One that is down is none the worse."""
@@ -190,32 +201,50 @@ class Tunnel:
 class _Running:
     """Everything that exists only while there is a tunnel."""
 
-    transport = Transport.WEBSOCKET
-
     def __init__(
-        self, config: ClientConfig, engine: NativeClient, report: Callable[[str | None], None]
+        self,
+        config: ClientConfig,
+        engine: NativeClient,
+        known: KnownTransports,
+        report: Callable[[str | None], None],
     ) -> None:
         self.engine = engine
+        self.known = known
         self.config = config
         self.network = Network(engine.interface)
-        self.server = config.websocket_url().authority
+        self.server = _hub_name(config)
         self.state = TunnelState.CONNECTING
         self.settings: TunnelSettings | None = None
         self._report = report
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._new_settings = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._new_settings = self._new_network = False
         self._applier: asyncio.Task[None] | None = None
         self._pump = EnginePump(engine, self._on_event)
 
     @classmethod
     async def open(
-        cls, config: ClientConfig, instance: bytes, tun_name: str | None, report: Callable[[str | None], None]
+        cls,
+        config: ClientConfig,
+        instance: bytes,
+        known: KnownTransports,
+        tun_name: str | None,
+        report: Callable[[str | None], None],
     ) -> _Running:
-        strict = config.transport is not Transport.AUTO
+        last = await asyncio.to_thread(known.get, _hub_name(config))
         engine = await asyncio.to_thread(
-            NativeClient.open, config, instance=instance, cert_hash_strict=strict, tun_name=tun_name
+            NativeClient.open,
+            config,
+            instance=instance,
+            websocket_first=last == Transport.WEBSOCKET,
+            tun_name=tun_name,
         )
-        return cls(config, engine, report)
+        return cls(config, engine, known, report)
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the tunnel; before it is up, what was asked for."""
+        return self.config.transport if self.settings is None else Transport(self.settings.transport)
 
     async def up(self, seconds: float) -> ConnectResult:
         """Wait for the session, then set addresses, routes and DNS."""
@@ -227,13 +256,12 @@ class _Running:
         settings = self.engine.settings()
         log.info("session with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
         await self._apply(settings)
-        self._new_settings.clear()
         self._applier = asyncio.create_task(self._apply_changes())
         self._report(None)
         return ConnectResult(
             assigned_ip=_without_prefix(settings.address),
             assigned_ip6=_without_prefix(settings.address6) if settings.address6 else None,
-            transport=Transport.WEBSOCKET,
+            transport=Transport(settings.transport),
             mtu=settings.mtu,
         )
 
@@ -266,23 +294,38 @@ class _Running:
             dns=list(settings.dns if config.dns is None else config.dns),
             server_address=settings.server_addr,
         )
+        if config.transport is Transport.AUTO:
+            await asyncio.to_thread(self.known.put, self.server, settings.transport)
 
     async def _apply_changes(self) -> None:
-        """Settings that change while the tunnel lives, one after the other."""
+        """What changes while the tunnel lives, one after the other: settings, and the network around it."""
         while True:
-            await self._new_settings.wait()
-            self._new_settings.clear()
+            await self._changed.wait()
+            self._changed.clear()
+            new_settings, self._new_settings = self._new_settings, False
+            new_network, self._new_network = self._new_network, False
             try:
-                await self._apply(self.engine.settings())
+                if new_settings:
+                    await self._apply(self.engine.settings())
+                if new_network:
+                    await to_the_end(self.network.refresh_server_route)
             except SmartVpnError as error:
-                log.error("the hub's new settings cannot be applied: %s", error)
+                log.error("the tunnel's network cannot be set: %s", error)
                 self._report(str(error))
+            if new_settings:
+                self._report(None)
 
     # events
 
     def _on_event(self, event: NativeEvent) -> None:
         if event.kind is EventKind.SETTINGS:
-            self._new_settings.set()
+            self._new_settings = True
+            self._changed.set()
+        elif event.kind is EventKind.NETWORK:
+            # Sleep may have cost the resolver its servers: they are set anew.
+            self._new_settings |= event.count > 0 and self.settings is not None
+            self._new_network = True
+            self._changed.set()
         elif event.kind is EventKind.STATE:
             self._on_state(event)
 
@@ -307,6 +350,13 @@ def _connect_error(server: str, event: NativeEvent) -> SmartVpnError:
     if isinstance(error, UnauthorizedError):
         return error
     return type(error)(f"{server}: {error}") if isinstance(error, UnreachableError) else error
+
+
+def _hub_name(config: ClientConfig) -> str:
+    """The hub's host and port, as people know it."""
+    if config.transport is Transport.QUIC:
+        return join_host_port(*config.quic_endpoint())
+    return config.websocket_url().authority
 
 
 def _without_prefix(address: str) -> str:

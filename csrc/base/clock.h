@@ -15,6 +15,9 @@ uint64_t sv_clock_now(void);
 /* The same moment on CLOCK_MONOTONIC, for the kernel's timers. */
 uint64_t sv_clock_monotonic(uint64_t at);
 
+/* How long the machine has slept since it was started, ns. */
+uint64_t sv_clock_slept(void);
+
 /* Nanoseconds since 1970-01-01 UTC. */
 uint64_t sv_clock_wall(void);
 

@@ -21,6 +21,10 @@ struct sv_conn *sv_conn_new(struct sv_worker *worker, struct sv_link *link)
     memcpy(conn->remote, link->remote, sizeof conn->remote);
     conn->remote_port = link->remote_port;
     conn->transport = (uint8_t)link->kind;
+    if (link->ops->send_datagram && sv_cut_new(conn)) {
+        free(conn);
+        return NULL;
+    }
     pthread_mutex_lock(&worker->conns_lock);
     conn->next = worker->conns;
     if (conn->next) {
@@ -64,6 +68,7 @@ static void conn_free(struct sv_conn *conn)
     conn->closing = true;
     unlink_conn(conn);
     sv_buf_put(conn->tx);
+    sv_cut_free(conn->cut);
     sv_queue_free(conn->queue);
     sv_queue_free(conn->up_queue);
     sv_frame_reader_clear(&conn->reader);
@@ -120,6 +125,8 @@ void sv_conn_publish(struct sv_conn *conn)
     sv_set(&to->measured, quality->srtt_ns != 0);
     if (!conn->worker->engine->server) {
         sv_dialer_publish(conn);
+    } else if (conn->link && conn->remote_port != conn->link->remote_port) {
+        sv_hub_note_remote(conn);
     }
 }
 
@@ -169,6 +176,9 @@ static void publish_news(struct sv_conn *conn)
         conn->published_beats = beats;
         conn->published_at = now;
         sv_conn_publish(conn);
+        if (!conn->worker->engine->server) {
+            sv_dialer_on_beat(conn);
+        }
     }
 }
 
@@ -181,8 +191,13 @@ size_t sv_conn_flush(struct sv_conn *conn)
     }
     if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
         flush_session(conn);
-        drained = sv_outbound_drain(conn);
+    }
+    drained = sv_outbound_drain(conn);
+    if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
         sv_outbound_send(conn);
+    }
+    if (conn->link->ops->flush) {
+        conn->link->ops->flush(conn->link);
     }
     if (!finish_closing(conn)) {
         publish_news(conn);
@@ -277,11 +292,41 @@ static void on_writable(struct sv_link *link)
     sv_worker_mark_dirty(conn);
 }
 
+static void on_datagram(struct sv_link *link, uint8_t *bytes, size_t len)
+{
+    struct sv_conn *conn = link->owner;
+
+    sv_loop_wake(&conn->worker->loop);
+    if (!conn->closing) {
+        sv_inbound_datagram(conn, bytes, len);
+    }
+}
+
+static bool on_path(struct sv_link *link, const uint8_t remote[16], uint16_t port)
+{
+    struct sv_conn *conn = link->owner;
+
+    sv_loop_wake(&conn->worker->loop);
+    return !conn->worker->engine->server || sv_hub_admits_path(conn, remote, port);
+}
+
+/* What fits is asked of the link for every packet; only those who ask from other threads must be told. */
+static void on_path_mtu(struct sv_link *link)
+{
+    struct sv_conn *conn = link->owner;
+
+    sv_loop_wake(&conn->worker->loop);
+    if (!conn->worker->engine->server) {
+        sv_dialer_publish(conn);
+    }
+}
+
 static void on_closed(struct sv_link *link, int error, const char *text)
 {
     struct sv_conn *conn = link->owner;
 
     sv_loop_wake(&conn->worker->loop);
+    conn->ended_by_us = conn->closing;
     conn->link = NULL;
     conn->closing = true;
     if (conn->worker->engine->server) {
@@ -296,6 +341,9 @@ const struct sv_link_sink sv_conn_sink = {
     .on_bytes = on_bytes,
     .on_writable = on_writable,
     .on_closed = on_closed,
+    .on_datagram = on_datagram,
+    .on_path = on_path,
+    .on_path_mtu = on_path_mtu,
 };
 
 static void on_closed_unused(struct sv_link *link, int error, const char *text)

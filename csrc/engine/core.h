@@ -3,7 +3,7 @@
  *     sv_engine ─┬─ workers[] ── conns (a link with its session), TUN queue, rings, deadlines
  *                ├─ wg: peers by key, keypairs by index, allowed IPs                                   (WireGuard)
  *                ├─ hub: clients by key and id, seats by session id, live connections by address      (server)
- *                └─ dialer: the one connection of a client, its retries and resumes                  (client)
+ *                └─ dialer: the one connection of a client, its races, retries and resumes           (client)
  *
  * Changes to the hub are serialised by one lock that the packet path never takes. What readers may still see is freed after a grace period.
  */
@@ -28,6 +28,7 @@
 #include "policy/pool.h"
 #include "policy/queue.h"
 #include "proto/session.h"
+#include "transport/quic.h"
 #include "transport/websocket.h"
 
 enum {
@@ -48,6 +49,7 @@ struct sv_seat;
 struct sv_wg;
 struct sv_wg_worker;
 struct sv_wg_control;
+struct sv_cut;
 
 /* Written by one thread, read by any. */
 typedef _Atomic uint64_t sv_counter;
@@ -99,6 +101,7 @@ struct sv_conn {
     struct sv_session session;
     struct sv_frame_reader reader;
     struct sv_buf *tx;         /* sealed frames that wait for the turn's end, or NULL */
+    struct sv_cut *cut;        /* what goes as datagrams; NULL: the link has none */
     struct sv_queue *queue;    /* packets that wait for the link or the limiter; NULL until first needed */
     struct sv_queue *up_queue; /* packets from the peer that wait for the limiter; NULL until first needed */
     struct sv_deadline deadline; /* in the worker's heap: the soonest of the session's and the limiter's */
@@ -125,6 +128,7 @@ struct sv_conn {
     bool resumed;
     uint8_t ended_code;       /* the Disconnect code that ended it */
     bool ended_by_disconnect; /* no resume after it */
+    bool ended_by_us;         /* the link was closed by this end, once it is closed */
     struct sv_traffic traffic;
     struct sv_published published;
     uint64_t published_at, published_beats;
@@ -152,6 +156,8 @@ struct sv_worker {
     struct sv_gro *gro;
     struct sv_classifier *classifier;
     struct sv_ws_server *ws;
+    struct sv_quic_server *quic;
+    struct sv_buf *gathered; /* opened datagrams that wait in gro for the turn's end, or NULL */
     struct sv_wg_worker *wg; /* NULL: no WireGuard here */
     struct sv_conn *conns;
     struct sv_conn *dirty, **dirty_last; /* in the order in which they came */
@@ -243,7 +249,26 @@ size_t sv_outbound_drain(struct sv_conn *conn);
 void sv_outbound_strays(struct sv_worker *worker);
 void sv_outbound_push_strays(struct sv_worker *worker);
 
+/* ---- cut.c: packets as datagrams, super-packets cut into segments ---- */
+/* For a link that has datagrams. SV_E_NOMEM. */
+int sv_cut_new(struct sv_conn *conn);
+void sv_cut_free(struct sv_cut *cut);
+/* Whether packets of the flow whose longest unit is that long go as datagrams, by what fits and by what the flow did lately. */
+bool sv_cut_takes(struct sv_conn *conn, uint32_t flow, size_t unit);
+/* The path's MTU may still prove larger: what does not fit yet goes by the stream, since a sender that is told remembers it for minutes. */
+bool sv_cut_settling(const struct sv_conn *conn);
+/* Datagrams cannot be sent now: the window is full, or a super-packet is in the middle of it. */
+bool sv_cut_blocked(const struct sv_conn *conn);
+/* Sends; when the window is full in the midst, it keeps the rest (and *slot is NULL then or another buffer). */
+void sv_cut_send(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip);
+/* Goes on with what it kept. */
+void sv_cut_resume(struct sv_conn *conn);
+
 /* ---- inbound.c ---- */
+/* One datagram from the link. */
+void sv_inbound_datagram(struct sv_conn *conn, uint8_t *bytes, size_t len);
+/* Writes what the turn has gathered. */
+void sv_inbound_flush(struct sv_worker *worker);
 /* Where merged packets go: the worker's TUN queue. */
 void sv_inbound_write_tun(void *worker, const struct sv_vnet *vnet, struct iovec *iov, size_t count);
 /* A packet for the kernel; it stays where it is until the turn's flush, or is a super-packet with its offload header. */
@@ -281,8 +306,14 @@ int sv_hub_priority(const struct sv_client *client);
 enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
                                          const struct sv_ip *ip);
 
-/* ---- dialer.c: the client's side ---- */
-void sv_dialer_on_open(struct sv_conn *conn);
+/* The link's remote address is another one than other threads know. */
+void sv_hub_note_remote(struct sv_conn *conn);
+/* The peer speaks from another address: may it? */
+bool sv_hub_admits_path(struct sv_conn *conn, const uint8_t remote[16], uint16_t port);
+
+/* ---- dialer.c, dial_race.c: the client's side ---- */
+/* About once a second while something moves. */
+void sv_dialer_on_beat(struct sv_conn *conn);
 void sv_dialer_on_settings(struct sv_conn *conn, bool first);
 void sv_dialer_on_suspect(struct sv_conn *conn);
 void sv_dialer_on_disconnect(struct sv_conn *conn, unsigned code, const char *text);

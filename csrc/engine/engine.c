@@ -10,9 +10,9 @@
 #include "crypto/keys.h"
 #include "engine/dialer.h"
 #include "engine/hub.h"
+#include "engine/listeners.h"
 #include "engine/wg_control.h"
 #include "engine/wg_kernel.h"
-#include "io/socket.h"
 
 static size_t worker_count(unsigned wanted)
 {
@@ -82,40 +82,6 @@ static int start_workers(struct sv_engine *engine)
 
     for (size_t i = 0; i < engine->worker_count && !error; i++) {
         error = sv_worker_start(&engine->workers[i]);
-    }
-    return error;
-}
-
-/* The first listener may be given port 0: the others then take the port it got. */
-static int listen_all(struct sv_engine *engine, const sv_server_config *config)
-{
-    struct sockaddr_storage addr;
-    socklen_t addr_len;
-    char text[SV_ADDR_TEXT_SIZE];
-    uint8_t ip[16];
-    uint16_t port;
-    int error = sv_sockaddr_parse(&addr, &addr_len, config->listen_addr);
-
-    if (error) {
-        return sv_fail(error, "listenAddr: '%.64s' is not host:port", config->listen_addr);
-    }
-    sv_sockaddr_split(&addr, ip, &port);
-    for (size_t i = 0; i < engine->worker_count && !error; i++) {
-        struct sv_worker *worker = &engine->workers[i];
-        struct sv_ws_server_config ws = {
-            .listen_addr = sv_sockaddr_format(text, sizeof text, ip, port),
-            .tls_cert = config->tls_cert,
-            .tls_key = config->tls_key,
-            .trusted_proxies = engine->hub->proxies,
-            .trusted_count = engine->hub->proxy_count,
-            .reuse_port = engine->worker_count > 1,
-            .admit = sv_hub_admit_source,
-            .sink = &sv_accept_sink,
-            .owner = worker,
-        };
-
-        error = sv_ws_server_open(&worker->ws, &worker->loop, &ws);
-        port = error ? port : sv_ws_server_port(worker->ws);
     }
     return error;
 }
@@ -215,8 +181,8 @@ static int open_server(struct sv_engine *engine, const sv_server_config *config)
     if (!error) {
         error = sv_tun_up(&engine->tun, config->mtu ? config->mtu : SV_DEFAULT_MTU);
     }
-    if (!error && config->listen_addr) {
-        error = listen_all(engine, config);
+    if (!error) {
+        error = sv_listeners_open(engine, config);
     }
     if (!error) {
         error = open_hub_wg(engine, config);
@@ -384,11 +350,6 @@ void sv_engine_close(sv_engine *engine)
 const char *sv_engine_tun_name(const sv_engine *engine)
 {
     return engine->tun.name;
-}
-
-uint16_t sv_engine_port(const sv_engine *engine)
-{
-    return engine->server && engine->workers[0].ws ? sv_ws_server_port(engine->workers[0].ws) : 0;
 }
 
 uint16_t sv_engine_wg_port(const sv_engine *engine)

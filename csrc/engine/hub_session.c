@@ -173,6 +173,9 @@ static void accept_hello(struct sv_hub *hub, struct sv_conn *conn)
     uint32_t capabilities = conn->session.hello.capabilities;
 
     *settings = hub->settings;
+    if (conn->link->kind == SV_TRANSPORT_QUIC) {
+        settings->capabilities |= SV_CAP_DATAGRAM;
+    }
     set_addresses(hub, conn);
     sv_random(settings->session_id, sizeof settings->session_id);
     settings->address4 = wire4(conn->addr4, hub->subnet4_bits);

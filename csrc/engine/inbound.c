@@ -327,6 +327,44 @@ static void on_event(struct sv_conn *conn, const struct sv_received *received)
     }
 }
 
+/* Packets of datagrams lie here until the turn's end, so that those of a flow can be merged. */
+static uint8_t *gather(struct sv_worker *worker, size_t len)
+{
+    if (worker->gathered && sv_buf_tailroom(worker->gathered) < len) {
+        sv_inbound_flush(worker);
+    }
+    if (!worker->gathered) {
+        worker->gathered = sv_buf_get(&worker->pool, SV_BUF_LARGE);
+    }
+    return worker->gathered && sv_buf_tailroom(worker->gathered) >= len ? worker->gathered->end : NULL;
+}
+
+void sv_inbound_flush(struct sv_worker *worker)
+{
+    sv_gro_flush(worker->gro);
+    if (worker->gathered) {
+        sv_buf_reset(worker->gathered);
+    }
+}
+
+void sv_inbound_datagram(struct sv_conn *conn, uint8_t *bytes, size_t len)
+{
+    struct sv_worker *worker = conn->worker;
+    struct sv_received received;
+    uint8_t *dst = gather(worker, len);
+
+    if (!dst || sv_session_open_datagram_to(&conn->session, worker->loop.now, bytes, len, dst, &received)) {
+        drop(conn, SV_DROP_REPLAY, len);
+        return;
+    }
+    worker->gathered->end += len;
+    sv_worker_mark_dirty(conn);
+    if (received.went_live && !sv_hub_on_live(conn)) {
+        return;
+    }
+    on_event(conn, &received);
+}
+
 static void on_frame(struct sv_conn *conn, uint8_t *frame, size_t len)
 {
     struct sv_received received;

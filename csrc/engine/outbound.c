@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "engine/mtu.h"
 #include "engine/limit.h"
 #include "engine/wg.h"
 #include "packet/checksum.h"
@@ -80,7 +81,7 @@ static bool seal_behind(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
 }
 
 /* The packet's bytes are used up afterwards; the buffer stays the caller's. */
-static void transmit(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
+static void send_frame(struct sv_conn *conn, struct sv_buf *buf, size_t segments)
 {
     size_t len = sv_buf_len(buf);
     uint8_t type = SV_FRAME_IP_PACKET;
@@ -127,7 +128,8 @@ struct sv_buf *sv_outbound_keep(struct sv_worker *worker, struct sv_buf **slot)
 
 static enum sv_verdict why_full(const struct sv_conn *conn, enum sv_class klass)
 {
-    return limiter_of(conn) && !conn->link->blocked ? SV_DROP_RATE : SV_DROP_HIGH + klass;
+    return limiter_of(conn) && !conn->link->blocked && !conn->link->datagrams_blocked ? SV_DROP_RATE
+                                                                                      : SV_DROP_HIGH + klass;
 }
 
 static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
@@ -148,9 +150,32 @@ static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class kl
     }
 }
 
-static bool must_wait(const struct sv_conn *conn)
+/* ---- stream or datagrams ---- */
+
+static size_t unit_of(const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    return conn->link->blocked || (conn->queue && sv_queue_packets(conn->queue)) ||
+    return buf->kind ? sv_gso_unit(buf->data, ip, buf->kind, buf->segment_size) : sv_buf_len(buf);
+}
+
+static bool is_blocked(const struct sv_conn *conn, bool datagrams)
+{
+    return datagrams ? sv_cut_blocked(conn) : conn->link->blocked;
+}
+
+/* *slot may be taken. */
+static void transmit(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, size_t segments,
+                     bool datagrams)
+{
+    if (datagrams) {
+        sv_cut_send(conn, slot, ip);
+    } else {
+        send_frame(conn, *slot, segments);
+    }
+}
+
+static bool must_wait(const struct sv_conn *conn, bool datagrams)
+{
+    return is_blocked(conn, datagrams) || (conn->queue && sv_queue_packets(conn->queue)) ||
            !sv_session_can_send(&conn->session);
 }
 
@@ -168,23 +193,23 @@ static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, siz
            sv_buf_len(buf) <= SUPER_PLAIN_MAX && !takes_long(conn->link, sv_buf_len(buf));
 }
 
-static void forward(struct sv_conn *conn, struct sv_buf **slot, enum sv_class klass, uint32_t flow,
-                    size_t segments)
+static void forward(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, enum sv_class klass,
+                    uint32_t flow, bool datagrams)
 {
     struct sv_limiter *limiter = limiter_of(conn);
     size_t len = sv_buf_len(*slot);
 
-    if (must_wait(conn) ||
+    if (must_wait(conn, datagrams) ||
         (limiter && !sv_bucket_take(&limiter->down, conn->worker->loop.now, (uint32_t)len))) {
         enqueue(conn, slot, klass, flow, limiter);
         sv_worker_mark_dirty(conn);
     } else {
-        transmit(conn, *slot, segments);
+        transmit(conn, slot, ip, segments_of(*slot, ip), datagrams);
     }
 }
 
 static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip *ip, enum sv_class klass,
-                  uint32_t flow)
+                  uint32_t flow, bool datagrams)
 {
     struct sv_gso it;
     struct sv_buf *segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
@@ -197,7 +222,7 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
     }
     while (segment && (n = sv_gso_next(&it, segment->data))) {
         segment->end = segment->data + n;
-        forward(conn, &segment, klass, flow, 1);
+        forward(conn, &segment, ip, klass, flow, datagrams);
         if (!segment) {
             segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
         } else {
@@ -209,13 +234,22 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
 
 /* ---- one packet ---- */
 
+/* The client hears it from its gateway. The kernel of the hub takes nothing in that claims to come from itself: there it is the client who answers. */
+static const uint8_t *who_answers(const struct sv_conn *conn, const struct sv_ip *ip)
+{
+    if (conn->worker->engine->server) {
+        return ip->dst;
+    }
+    return ip->version == 4 ? conn->gateway4 : conn->gateway6;
+}
+
 static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
     uint8_t answer[SV_ICMP_MAX];
     struct sv_vnet plain = {0};
     struct iovec iov[2];
-    size_t n = sv_icmp_too_big(answer, buf->data, ip, ip->version == 4 ? conn->gateway4 : conn->gateway6,
-                               conn->mtu);
+    size_t n = sv_icmp_too_big(answer, buf->data, ip, who_answers(conn, ip),
+                               (uint16_t)sv_mtu_limit(conn->link, conn->mtu));
 
     drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
     if (n) {
@@ -229,18 +263,18 @@ static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const
 /* Fragments may be made of IPv4 without DF, by whoever carries it on; everything else must fit. */
 static bool too_big(const struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
 {
-    size_t unit = buf->kind ? sv_gso_unit(buf->data, ip, buf->kind, buf->segment_size) : sv_buf_len(buf);
+    size_t limit = sv_cut_settling(conn) ? conn->mtu : sv_mtu_limit(conn->link, conn->mtu);
 
-    return unit > conn->mtu && (ip->version == 6 || ip->df);
+    return unit_of(buf, ip) > limit && (ip->version == 6 || ip->df);
 }
 
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip)
 {
     struct sv_buf *buf = *slot;
-    size_t segments = segments_of(buf, ip);
     struct sv_limiter *limiter = limiter_of(conn);
     enum sv_class klass;
     uint32_t flow;
+    bool datagrams, whole;
 
     if (!conn->link || conn->closing) {
         drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
@@ -251,27 +285,35 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
         return;
     }
     klass = sv_classify(conn->worker->classifier, conn->worker->loop.now, ip, &flow);
-    if (buf->kind && (!super_fits(conn, buf, segments) || (limiter && limiter->bytes_per_sec))) {
-        split(conn, buf, ip, klass, flow);
+    datagrams = sv_cut_takes(conn, flow, unit_of(buf, ip));
+    whole = !buf->kind || ((datagrams || super_fits(conn, buf, segments_of(buf, ip))) &&
+                           !(limiter && limiter->bytes_per_sec));
+    if (whole) {
+        forward(conn, slot, ip, klass, flow, datagrams);
     } else {
-        forward(conn, slot, klass, flow, segments);
+        split(conn, buf, ip, klass, flow, datagrams);
     }
 }
 
 static void drain_one(struct sv_conn *conn, struct sv_buf *buf)
 {
-    struct sv_ip ip;
+    struct sv_ip ip = {0};
+    bool datagrams = false;
     size_t segments = 1;
 
-    if (buf->kind && sv_ip_parse(&ip, buf->data, sv_buf_len(buf)) == 0) {
+    if ((buf->kind || conn->cut) && sv_ip_parse(&ip, buf->data, sv_buf_len(buf)) == 0) {
         segments = segments_of(buf, &ip);
+        datagrams = sv_cut_takes(conn, buf->tag, unit_of(buf, &ip));
     }
-    transmit(conn, buf, segments);
+    transmit(conn, &buf, &ip, segments, datagrams);
+    sv_buf_put(buf);
 }
 
+/* The queue has one order: when either way is blocked it waits, whichever its first packet would take. */
 static bool may_drain(const struct sv_conn *conn)
 {
-    return !conn->closing && !conn->link->blocked && sv_session_can_send(&conn->session);
+    return !conn->closing && !conn->link->blocked && !sv_cut_blocked(conn) &&
+           sv_session_can_send(&conn->session);
 }
 
 size_t sv_outbound_drain(struct sv_conn *conn)
@@ -281,6 +323,10 @@ size_t sv_outbound_drain(struct sv_conn *conn)
     struct sv_buf *buf;
     size_t sent = 0;
 
+    if (!sv_session_can_send(&conn->session)) {
+        return 0;
+    }
+    sv_cut_resume(conn);
     if (!conn->queue || !sv_queue_packets(conn->queue)) {
         return 0;
     }
@@ -291,7 +337,6 @@ size_t sv_outbound_drain(struct sv_conn *conn)
         sent += sv_buf_len(buf);
         conn->share -= (int64_t)sv_buf_len(buf);
         drain_one(conn, buf);
-        sv_buf_put(buf);
     }
     sv_queue_count_expired(conn->queue, &conn->traffic);
     if (conn->share <= 0 && may_drain(conn) && sv_queue_packets(conn->queue)) {

@@ -63,6 +63,7 @@ static void on_sleep(void *ctx)
 {
     struct sv_worker *worker = ctx;
 
+    sv_inbound_flush(worker);
     do {
         sv_outbound_strays(worker);
         obey(worker);
@@ -172,6 +173,9 @@ static void begin_stop(struct sv_worker *worker)
     worker->stop_at = worker->loop.now + STOP_WAIT_MS * SV_NS_PER_MS;
     if (worker->ws) {
         sv_ws_server_stop_accepting(worker->ws);
+    }
+    if (worker->quic) {
+        sv_quic_server_stop_accepting(worker->quic);
     }
     if (worker->engine->dialer) {
         sv_dialer_stop(worker->engine->dialer);
@@ -348,6 +352,7 @@ static void close_memory(struct sv_worker *worker)
     sv_ring_clear(&worker->packets);
     sv_ring_clear(&worker->pokes);
     sv_buf_put(worker->rx);
+    sv_buf_put(worker->gathered);
     sv_classifier_free(worker->classifier);
     free(worker->gro);
     sv_heap_clear(&worker->deadlines);
@@ -368,6 +373,7 @@ void sv_worker_close(struct sv_worker *worker)
     if (worker->ws) {
         sv_ws_server_close(worker->ws);
     }
+    sv_quic_server_close(worker->quic);
     sv_wg_worker_close(worker);
     close_watches(worker);
     sv_loop_clear(&worker->loop);

@@ -417,14 +417,14 @@ static int send_once(int fd, const struct sv_endpoint *to, const uint8_t *bytes,
 }
 
 /* When the local address has gone, or its interface, the kernel chooses anew. */
-static int send_from_somewhere(int fd, struct sv_endpoint *to, const uint8_t *bytes, size_t len,
-                               size_t segment)
+static int send_from_somewhere(const struct sv_udp *udp, int fd, struct sv_endpoint *to, const uint8_t *bytes,
+                               size_t len, size_t segment)
 {
     int code = send_once(fd, to, bytes, len, segment);
 
     if ((code == EINVAL || code == ENETUNREACH || code == EADDRNOTAVAIL || code == ENODEV ||
          code == EHOSTUNREACH) &&
-        has_source(to)) {
+        has_source(to) && !udp->keeps_source) {
         sv_endpoint_forget_source(to);
         code = send_once(fd, to, bytes, len, segment);
     }
@@ -449,13 +449,14 @@ static int to_status(int code)
     }
 }
 
-static int send_singly(int fd, struct sv_endpoint *to, const uint8_t *bytes, size_t len, size_t segment)
+static int send_singly(const struct sv_udp *udp, int fd, struct sv_endpoint *to, const uint8_t *bytes,
+                       size_t len, size_t segment)
 {
     int code = 0;
 
     while (len && code != EAGAIN) {
         size_t n = len < segment ? len : segment;
-        int one = send_from_somewhere(fd, to, bytes, n, n);
+        int one = send_from_somewhere(udp, fd, to, bytes, n, n);
 
         code = one ? one : code;
         bytes += n;
@@ -481,16 +482,16 @@ int sv_udp_send(struct sv_udp *udp, struct sv_endpoint *to, const uint8_t *bytes
         return SV_E_UNREACHABLE;
     }
     if (!udp->segments || segment == 0 || segment >= len) {
-        return send_singly(fd, to, bytes, len, segment ? segment : len);
+        return send_singly(udp, fd, to, bytes, len, segment ? segment : len);
     }
     while (len) {
         size_t room = sv_udp_most(to, segment), n = len < room ? len : room;
-        int code = room ? send_from_somewhere(fd, to, bytes, n, segment) : EMSGSIZE;
+        int code = room ? send_from_somewhere(udp, fd, to, bytes, n, segment) : EMSGSIZE;
 
         if (code == EIO || code == EMSGSIZE || (code == EINVAL && n > segment)) {
             /* A device without checksums, or a path with a smaller MTU: what is true of one send is so of the next. */
             udp->segments = code != EIO && udp->segments;
-            return send_singly(fd, to, bytes, len, segment);
+            return send_singly(udp, fd, to, bytes, len, segment);
         }
         status = code ? to_status(code) : status;
         bytes += n;

@@ -45,7 +45,8 @@ size_t sv_endpoint_id(const struct sv_endpoint *endpoint, uint8_t id[SV_ENDPOINT
 struct sv_udp {
     int fd4, fd6; /* -1: the machine has no such addresses */
     uint16_t port;
-    bool segments; /* UDP_SEGMENT works */
+    bool segments;     /* UDP_SEGMENT works */
+    bool keeps_source; /* never sends from another address than it is told to */
 };
 
 /* Sockets that share a port: the first takes it from nobody, and the others join. */
@@ -79,7 +80,8 @@ int sv_udp_receive(int fd, struct sv_udp_batch *batch, sv_udp_receiver receiver,
 /* The most bytes that one send to the endpoint takes of datagrams of that size. */
 size_t sv_udp_most(const struct sv_endpoint *to, size_t segment);
 
-/* `len` bytes in datagrams of `segment` bytes, the last one shorter or not. A local address that is gone is forgotten: *to changes then. 0, SV_E_AGAIN (the
+/* `len` bytes in datagrams of `segment` bytes, the last one shorter or not. A local address that is gone is forgotten: *to changes then (not where the
+ * socket keeps it). 0, SV_E_AGAIN (the
  * socket is full), SV_E_UNREACHABLE, SV_E_SYSTEM: some or all were not sent. */
 int sv_udp_send(struct sv_udp *udp, struct sv_endpoint *to, const uint8_t *bytes, size_t len, size_t segment);
 

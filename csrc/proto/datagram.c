@@ -12,6 +12,7 @@ struct epoch {
     uint8_t number;
     uint8_t key[SV_AEAD_KEY];
     struct sv_replay replay;
+    uint64_t expected; /* counters from here on have not been seen */
 };
 
 struct sv_datagrams {
@@ -44,6 +45,7 @@ static void set_epoch(const struct sv_aead_impl *aead, struct epoch *epoch, uint
     epoch->number = number;
     derive(aead, epoch->key, k);
     sv_replay_init(&epoch->replay);
+    epoch->expected = 0;
 }
 
 static void drop_epoch(struct epoch *epoch)
@@ -52,7 +54,7 @@ static void drop_epoch(struct epoch *epoch)
     epoch->valid = false;
 }
 
-static bool agreed(const struct sv_session *s)
+bool sv_session_has_datagrams(const struct sv_session *s)
 {
     return s->keyed && (s->capabilities & s->peer_capabilities & SV_CAP_DATAGRAM) != 0;
 }
@@ -76,7 +78,7 @@ static bool make(struct sv_session *s)
 
 bool sv_datagrams_before_rekey(struct sv_session *s)
 {
-    return !agreed(s) || make(s);
+    return !sv_session_has_datagrams(s) || make(s);
 }
 
 void sv_datagrams_set_next(struct sv_session *s)
@@ -134,7 +136,7 @@ size_t sv_session_seal_datagram(struct sv_session *s, uint64_t now, uint8_t *dst
                                 size_t len)
 {
     uint8_t nonce[SV_AEAD_NONCE];
-    if (!sv_session_can_send(s) || !agreed(s) || len > SV_FRAME_MAX_PLAIN || !make(s) ||
+    if (!sv_session_can_send(s) || !sv_session_has_datagrams(s) || len > SV_FRAME_MAX_PLAIN || !make(s) ||
         s->datagrams->send_counter >= SV_COUNTER_LIMIT) {
         return 0;
     }
@@ -173,7 +175,8 @@ static struct epoch *find_epoch(struct sv_session *s, uint8_t number)
     return is_epoch(&d->old, number) ? &d->old : NULL;
 }
 
-static int open_in(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t *datagram, size_t len)
+static int open_in(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t *datagram, size_t len,
+                   uint8_t *dst)
 {
     uint8_t nonce[SV_AEAD_NONCE], *body = datagram + SV_DATAGRAM_HEADER;
     uint64_t counter = sv_load64le(datagram + 2);
@@ -181,7 +184,7 @@ static int open_in(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t
         return SV_E_REPLAY;
     }
     sv_aead_nonce(aead, nonce, counter);
-    int status = aead->open(epoch->key, nonce, datagram, SV_DATAGRAM_HEADER, body, body,
+    int status = aead->open(epoch->key, nonce, datagram, SV_DATAGRAM_HEADER, dst, body,
                             len - SV_DATAGRAM_OVERHEAD);
     if (status == 0) {
         sv_replay_update(&epoch->replay, counter);
@@ -189,10 +192,20 @@ static int open_in(const struct sv_aead_impl *aead, struct epoch *epoch, uint8_t
     return status;
 }
 
-static int open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len)
+/* Counters begin at 0 with every epoch. */
+static void note_counter(struct sv_session *s, struct epoch *epoch, uint64_t counter)
+{
+    s->counters.datagrams_received++;
+    if (counter >= epoch->expected) {
+        s->counters.datagrams_expected += counter + 1 - epoch->expected;
+        epoch->expected = counter + 1;
+    }
+}
+
+static int open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len, uint8_t *dst)
 {
     bool takes = s->state == SV_SESSION_LIVE || (s->server && s->state == SV_SESSION_WAIT);
-    if (!takes || !agreed(s)) {
+    if (!takes || !sv_session_has_datagrams(s)) {
         return SV_E_STATE;
     }
     if (len < SV_DATAGRAM_OVERHEAD || datagram[0] != SV_FRAME_IP_PACKET) {
@@ -206,18 +219,32 @@ static int open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, 
     if (!epoch) {
         return SV_E_STATE;
     }
-    int status = open_in(s->aead, epoch, datagram, len);
+    int status = open_in(s->aead, epoch, datagram, len, dst);
+    if (status == 0) {
+        note_counter(s, epoch, sv_load64le(datagram + 2));
+    }
     if (status == 0 && epoch == &s->datagrams->next) {
         promote(s->datagrams, now);
     }
     return status;
 }
 
+uint64_t sv_session_datagrams_missing(const struct sv_session *s)
+{
+    return s->counters.datagrams_expected - s->counters.datagrams_received;
+}
+
 int sv_session_open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len,
                              struct sv_received *out)
 {
+    return sv_session_open_datagram_to(s, now, datagram, len, datagram + SV_DATAGRAM_HEADER, out);
+}
+
+int sv_session_open_datagram_to(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len,
+                                uint8_t *dst, struct sv_received *out)
+{
     memset(out, 0, sizeof *out);
-    int status = open_datagram(s, now, datagram, len);
+    int status = open_datagram(s, now, datagram, len, dst);
     if (status != 0) {
         s->counters.datagrams_dropped++;
         return status;
@@ -226,6 +253,6 @@ int sv_session_open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagr
     if (s->state == SV_SESSION_WAIT) {
         sv_session_go_live(s, out);
     }
-    out->event = sv_session_take_packet(s, datagram + SV_DATAGRAM_HEADER, len - SV_DATAGRAM_OVERHEAD, out);
+    out->event = sv_session_take_packet(s, dst, len - SV_DATAGRAM_OVERHEAD, out);
     return 0;
 }

@@ -100,7 +100,9 @@ struct sv_session_counters {
     uint64_t keepalives_sent, keepalives_received, acks_received, rekeys;
     uint64_t malformed_packets; /* super-packet prefix that lies, empty packets: dropped, counted here */
     uint64_t unknown_frames;    /* types from 0x80 skipped */
-    uint64_t datagrams_dropped; /* wrong in length, type, epoch, tag or counter */
+    uint64_t datagrams_received;
+    uint64_t datagrams_expected; /* received, and those missing between them: by their counters */
+    uint64_t datagrams_dropped;  /* wrong in length, type, epoch, tag or counter */
 };
 
 struct sv_aead_impl; /* crypto/aead.h */
@@ -218,6 +220,8 @@ bool sv_session_can_send(const struct sv_session *s);
 size_t sv_session_seal(struct sv_session *s, uint64_t now, uint8_t type, uint8_t *dst, const uint8_t *plain,
                        size_t len);
 
+/* Both ends take datagrams, and there are keys for them. */
+bool sv_session_has_datagrams(const struct sv_session *s);
 /* One IP packet as a datagram: dst gets len + SV_DATAGRAM_OVERHEAD bytes; dst == plain - 10 or apart. 0: not
  * possible, or not agreed. */
 size_t sv_session_seal_datagram(struct sv_session *s, uint64_t now, uint8_t *dst, const uint8_t *plain,
@@ -226,6 +230,14 @@ size_t sv_session_seal_datagram(struct sv_session *s, uint64_t now, uint8_t *dst
  * dropped and counted, ends nothing. */
 int sv_session_open_datagram(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len,
                              struct sv_received *out);
+/* The same, the packet to dst (len bytes), where it may lie longer than the datagram does. */
+int sv_session_open_datagram_to(struct sv_session *s, uint64_t now, uint8_t *datagram, size_t len,
+                                uint8_t *dst, struct sv_received *out);
+/* How many of the peer's datagrams have not come, late ones among them for as long as they are late. */
+uint64_t sv_session_datagrams_missing(const struct sv_session *s);
+
+/* Client: the path is another one; a keepalive is asked for now, and unanswered it counts like data that gets no answer. */
+void sv_session_probe(struct sv_session *s, uint64_t now);
 
 /* When on_timer must be called; SV_NEVER. It moves with every frame: ask again after receive, flush and
  * on_timer. */

@@ -188,6 +188,16 @@ static enum sv_session_event probe(struct sv_session *s, uint64_t now)
     return s->suspect ? SV_SESSION_ON_SUSPECT : SV_SESSION_NOTHING;
 }
 
+void sv_session_probe(struct sv_session *s, uint64_t now)
+{
+    if (!s->server && s->state == SV_SESSION_LIVE) {
+        s->probes = 0;
+        s->last_probe = now;
+        sv_session_note_sent(s, now);
+        ask(s);
+    }
+}
+
 static enum sv_session_event client_timer(struct sv_session *s, uint64_t now)
 {
     if (now >= rekey_at(s) && !sv_session_start_rekey(s)) {

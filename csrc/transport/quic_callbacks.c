@@ -150,6 +150,26 @@ static int on_datagram(ngtcp2_conn *quic, uint32_t flags, const uint8_t *bytes, 
     return 0;
 }
 
+static int on_datagram_acked(ngtcp2_conn *quic, uint64_t id, void *user)
+{
+    struct sv_quic_conn *conn = user;
+
+    (void)quic;
+    (void)id;
+    conn->link.datagrams_acked++;
+    return 0;
+}
+
+static int on_datagram_lost(ngtcp2_conn *quic, uint64_t id, void *user)
+{
+    struct sv_quic_conn *conn = user;
+
+    (void)quic;
+    (void)id;
+    conn->link.datagrams_lost++;
+    return 0;
+}
+
 static int on_acked(ngtcp2_conn *quic, int64_t stream, uint64_t offset, uint64_t len, void *user,
                     void *stream_user)
 {
@@ -229,6 +249,7 @@ static int on_stateless_reset(ngtcp2_conn *quic, const ngtcp2_pkt_stateless_rese
     .get_new_connection_id2 = on_new_id, .remove_connection_id = on_remove_id,                               \
     .handshake_completed = on_handshake_completed, .begin_path_validation = on_path_begins,                  \
     .path_validation = on_path_validation, .recv_stream_data = on_stream_data, .recv_datagram = on_datagram, \
+    .ack_datagram = on_datagram_acked, .lost_datagram = on_datagram_lost,                                    \
     .acked_stream_data_offset = on_acked, .stream_reset = on_stream_reset,                                   \
     .recv_stop_sending = on_stop_sending, .stream_close = on_stream_close,                                   \
     .recv_stateless_reset2 = on_stateless_reset

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "crypto/keys.h"
+#include "io/netwatch.h"
 #include "io/socket.h"
 #include "transport/quic_conn.h"
 
@@ -24,6 +25,7 @@ struct client_socket {
     struct sv_udp udp;
     struct sv_watch *watch; /* NULL: not open */
     int fd;
+    uint8_t source[16]; /* our address on the way to the server when it was opened */
 };
 
 /* Outlives the client when that ends first. */
@@ -77,12 +79,17 @@ static struct client_socket *socket_of(struct quic_client *client, const ngtcp2_
     return NULL;
 }
 
-/* The kernel chooses the local address for each packet, so a path of ours is told by its port alone. */
+/* A socket keeps the address that it began with: packets that left it from another one would look to the server like a move of their own, before and
+ * beside the one that is to come. */
 static void path_of(ngtcp2_path_storage *path, const struct client_socket *at)
 {
     struct sv_endpoint server = at->client->server;
 
-    sv_endpoint_forget_source(&server);
+    if (server.to.any.sa_family == AF_INET) {
+        memcpy(&server.from.in4, at->source + 12, sizeof server.from.in4);
+    } else {
+        memcpy(&server.from.in6, at->source, sizeof server.from.in6);
+    }
     sv_quic_path_of(path, &server, at->udp.port);
 }
 
@@ -126,6 +133,17 @@ static void on_socket(void *ctx, int events)
     sv_quic_side_work(&client->side);
 }
 
+static int find_source(const struct quic_client *client, uint8_t source[16])
+{
+    struct sockaddr_storage addr = {0};
+    uint8_t server[16];
+    uint16_t port;
+
+    memcpy(&addr, &client->server.to, sizeof client->server.to);
+    sv_sockaddr_split(&addr, server, &port);
+    return sv_source_address(source, server);
+}
+
 static int open_socket(struct quic_client *client, int index)
 {
     struct client_socket *at = &client->sockets[index];
@@ -133,11 +151,16 @@ static int open_socket(struct quic_client *client, int index)
     int error;
 
     close_socket(at);
+    error = find_source(client, at->source);
+    if (error) {
+        return error;
+    }
     error = sv_udp_open(&at->udp, &port, SV_UDP_ALONE, 0);
     if (error) {
         return error;
     }
     sv_udp_keep_whole(&at->udp);
+    at->udp.keeps_source = true;
     at->client = client;
     at->fd = client->server.to.any.sa_family == AF_INET ? at->udp.fd4 : at->udp.fd6;
     at->watch = at->fd < 0 ? NULL : sv_watch_new(client->side.loop, at->fd, on_socket, at);

@@ -38,6 +38,8 @@ struct sv_link_ops {
     int (*send_datagram)(struct sv_link *link, const uint8_t *bytes, size_t len);
     /* The turn's end: what was collected for one batch goes out. NULL: nothing is collected. */
     void (*flush)(struct sv_link *link);
+    /* Looks at path_mtu anew, where nothing tells that it has changed. NULL: it is always true. */
+    void (*measure)(struct sv_link *link);
 };
 
 struct sv_link_sink {
@@ -71,8 +73,9 @@ struct sv_link {
     uint16_t path_mtu;     /* IP packet size that the path is known to carry; 0: not known */
     uint8_t remote[16];    /* the peer's address, behind trusted proxies the real one; IPv4-mapped */
     uint16_t remote_port;
-    uint8_t path_remote[16]; /* the address at the other end of our socket */
-    uint64_t opened_at;      /* ns: accept or start of the connect */
+    uint8_t path_remote[16];                  /* the address at the other end of our socket */
+    uint64_t opened_at;                       /* ns: accept or start of the connect */
+    uint64_t datagrams_acked, datagrams_lost; /* of ours, as far as the transport knows */
 };
 
 #endif

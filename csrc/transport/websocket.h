@@ -33,8 +33,9 @@ void sv_ws_server_close(struct sv_ws_server *server);
 struct sv_ws_client_config {
     const char *url;          /* ws://host:port/path or wss://… */
     const uint8_t *cert_hash; /* 32 bytes: SHA-256 of the certificate's DER; NULL: none */
-    bool pin_strict;     /* with a cert_hash: nothing but a match will do; else a match or a valid chain */
-    uint64_t timeout_ns; /* for everything until on_open */
+    bool pin_strict;      /* with a cert_hash: nothing but a match will do; else a match or a valid chain */
+    uint64_t timeout_ns;  /* for everything until on_open */
+    uint16_t max_segment; /* of TCP, bytes, both ways; 0: as the kernel likes */
     const struct sv_link_sink *sink;
     void *owner;
 };

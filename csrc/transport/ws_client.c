@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -25,6 +26,9 @@
 enum {
     HOST_MAX = 256,
     PATH_MAX_LEN = 1024,
+    IP4_TCP = 40, /* bytes of headers */
+    IP6_TCP = 60,
+    TIMESTAMPS = 12,
 };
 
 enum state { CONNECTING, UPGRADING, OPEN, ENDING, CLOSED };
@@ -44,6 +48,7 @@ struct ws_client {
     struct sv_timer *timer;    /* curl's while it connects, then the end of a close */
     struct sv_timer *patience; /* of everything until the link is open */
     struct sv_ws_pin pin;
+    int max_segment;
     char why[CURL_ERROR_SIZE];
     int error;
     struct sv_ws_blocks blocks;
@@ -127,7 +132,22 @@ static void op_close(struct sv_link *link, enum sv_link_close how)
     end(client, 0, "");
 }
 
-static const struct sv_link_ops client_ops = {.send = op_send, .close = op_close};
+/* The IP packet that a full segment makes: what TCP knows of the path, by the other end's word and by what got lost. */
+static void op_measure(struct sv_link *link)
+{
+    const struct ws_client *client = client_of(link);
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    uint32_t headers = sv_addr_is4(link->path_remote) ? IP4_TCP : IP6_TCP;
+
+    if (client->fd >= 0 && getsockopt(client->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
+        headers += info.tcpi_options & TCPI_OPT_TIMESTAMPS ? TIMESTAMPS : 0;
+        link->path_mtu = (uint16_t)(info.tcpi_snd_mss + headers < UINT16_MAX ? info.tcpi_snd_mss + headers
+                                                                             : UINT16_MAX);
+    }
+}
+
+static const struct sv_link_ops client_ops = {.send = op_send, .close = op_close, .measure = op_measure};
 
 /* ---- the stream ---- */
 
@@ -214,6 +234,7 @@ static void learn_socket(struct ws_client *client)
     if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0) {
         sv_sockaddr_split(&addr, client->link.remote, &client->link.remote_port);
         memcpy(client->link.path_remote, client->link.remote, 16);
+        op_measure(&client->link);
     }
     sv_tcp_tune(fd);
 }
@@ -406,6 +427,18 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *ctx)
     return CURLE_OK;
 }
 
+/* Before the connect: the SYN tells it to the other end. */
+static int on_socket(void *ctx, curl_socket_t fd, curlsocktype purpose)
+{
+    const struct ws_client *client = ctx;
+
+    (void)purpose;
+    if (client->max_segment) {
+        setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &client->max_segment, sizeof client->max_segment);
+    }
+    return CURL_SOCKOPT_OK;
+}
+
 static int set_options(struct ws_client *client, const char *url, const struct sv_ws_client_config *config)
 {
     CURL *easy = client->easy;
@@ -418,6 +451,8 @@ static int set_options(struct ws_client *client, const char *url, const struct s
     curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, client->why);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(config->timeout_ns / SV_NS_PER_MS));
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, client);
     if (config->cert_hash) {
         curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST,
                          0L); /* the pin's callback looks at names where they count */
@@ -458,6 +493,7 @@ int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,
     }
     client->loop = loop;
     client->fd = -1;
+    client->max_segment = config->max_segment;
     client->link = (struct sv_link){
         .ops = &client_ops,
         .sink = config->sink,

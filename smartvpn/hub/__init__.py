@@ -97,7 +97,7 @@ class Hub:
             self._running = running
         self._fanout.publish(Started())
         self._fanout.publish(StatusChanged(status=self._status()))
-        return StartResult(listen=running.listen_addresses())
+        return StartResult(quic_cert_hash=running.bundles.quic_cert_hash, listen=running.listen_addresses())
 
     async def stop(self, _: NoParams | None = None) -> None:
         """Close everything. A hub that is not started is none the worse."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import socket
-import ssl
 
 from smartvpn._address import join_host_port
-from smartvpn._native import NativeServer, pem_text
+from smartvpn._native import NativeServer, QuicIdentity, pem_text
+from smartvpn._quic import certificate_hash, public_quic_endpoint
 from smartvpn.config import ClientConfig, ClientEntry, ServerConfig, Transport
 from smartvpn.errors import ConfigError
 from smartvpn.keys import PrivateKey
@@ -22,7 +20,12 @@ class Bundles:
     """Writes configs for the clients of one started hub."""
 
     def __init__(
-        self, config: ServerConfig, engine: NativeServer, public: tuple[str, int | None], wg_key: PrivateKey
+        self,
+        config: ServerConfig,
+        engine: NativeServer,
+        public: tuple[str, int | None],
+        wg_key: PrivateKey,
+        quic: QuicIdentity | None,
     ) -> None:
         host, port = public
         self._config = config
@@ -30,6 +33,11 @@ class Bundles:
         self._wg_endpoint = join_host_port(host, engine.wg_port or config.wg_listen_port)
         self.wg_public_key = wg_key.public_key.base64
         self._cert_hash = _cert_hash(config)
+        self.quic_cert_hash: str | None = None
+        self._quic_endpoint: str | None = None
+        if quic is not None:
+            self.quic_cert_hash = certificate_hash(quic.certificate)
+            self._quic_endpoint = public_quic_endpoint(config, public, engine.port, engine.quic_port)
 
     def bundle(
         self, entry: ClientEntry, noise_private_key: str | None, wg_private_key: str | None
@@ -46,17 +54,26 @@ class Bundles:
         self, entry: ClientEntry, private_key: str | None, wg_private_key: str | None = None
     ) -> ClientConfig:
         """The config that `connect` takes, with the keys that are given."""
-        if not self._config.transport_mode.websocket:
+        url, transport = self._native_address()
+        if url is None:
             return self._wireguard_client_config(entry, wg_private_key)
-        scheme = "wss" if self._cert_hash else "ws"
+        elsewhere = transport is Transport.AUTO and self._quic_endpoint not in (None, self._public_host)
         return ClientConfig(
-            server_url=f"{scheme}://{self._public_host}/",
+            server_url=url,
+            quic_server_url=self._quic_endpoint if elsewhere else None,
             server_public_key=self._config.public_key,
             client_private_key=private_key,
             client_public_key=entry.public_key,
-            transport=Transport.AUTO if self._cert_hash else Transport.WEBSOCKET,
-            server_cert_hash=self._cert_hash,
+            transport=transport,
+            server_cert_hash=self.quic_cert_hash or self._cert_hash,
         )
+
+    def _native_address(self) -> tuple[str | None, Transport]:
+        """Where clients connect and by what; None where there is but WireGuard."""
+        if not self._config.transport_mode.websocket:
+            return self._quic_endpoint, Transport.QUIC
+        url = f"{'wss' if self._cert_hash else 'ws'}://{self._public_host}/"
+        return url, Transport.AUTO if self._cert_hash or self._quic_endpoint else Transport.WEBSOCKET
 
     def _wireguard_client_config(self, entry: ClientEntry, private_key: str | None) -> ClientConfig:
         config = self._config
@@ -117,6 +134,4 @@ def _cert_hash(config: ServerConfig) -> str | None:
     """SHA-256 of the certificate's DER, base64; None without TLS."""
     if config.tls_cert is None:
         return None
-    first = pem_text("tlsCert", config.tls_cert).partition("-----END CERTIFICATE-----")
-    der = ssl.PEM_cert_to_DER_cert(first[0][first[0].index("-----BEGIN CERTIFICATE-----") :] + first[1])
-    return base64.b64encode(hashlib.sha256(der).digest()).decode()
+    return certificate_hash(pem_text("tlsCert", config.tls_cert))

@@ -13,7 +13,8 @@ from attrs import evolve
 from smartvpn._address import join_host_port
 from smartvpn._caller import caller_uid
 from smartvpn._control import EnginePump, Fanout, to_the_end
-from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name
+from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name, has_quic
+from smartvpn._quic import quic_identity
 from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
 from smartvpn.config import ClientEntry, ServerConfig, TransportMode
@@ -58,7 +59,9 @@ class Running:
         host, _ = config.listen_endpoint() or ("", 0)
         self._websocket = join_host_port(host, engine.port) if mode.websocket else None
         self._wireguard = join_host_port("0.0.0.0", engine.wg_port) if mode.wireguard else None
-        self.listen = self._websocket or self._wireguard
+        quic_host, _ = config.quic_listen_endpoint() or ("", 0)
+        self._quic = join_host_port(quic_host, engine.quic_port) if bundles.quic_cert_hash else None
+        self.listen = self._websocket or self._quic or self._wireguard
         self.traffic = Traffic(engine, registry)
         self._fanout = fanout
         self._left_out: set[str] = set()
@@ -75,13 +78,15 @@ class Running:
             wg_key = await _wg_key(config, registry)
             backend = await wanted_backend(config, registry)
             wg_private_key = wg_key.base64 if config.transport_mode.wireguard else None
+            serves_quic = config.transport_mode.quic and has_quic()
+            quic = await quic_identity(config, registry) if serves_quic else None
             engine, in_kernel = await asyncio.to_thread(
-                open_engine, config, backend, wg_private_key, tun_name, workers
+                open_engine, config, backend, wg_private_key, tun_name, workers, quic
             )
         except BaseException:
             await registry.close()
             raise
-        running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key))
+        running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key, quic))
         running._in_kernel = in_kernel
         try:
             await running._begin()
@@ -99,6 +104,8 @@ class Running:
         self._pump = EnginePump(self.engine, self._on_event)
         self.traffic.begin()
         log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
+        if self.bundles.quic_cert_hash is not None:
+            log.info("QUIC cert hash: %s", self.bundles.quic_cert_hash)
 
     async def close(self) -> None:
         """End sessions, put the network back, close the registry."""
@@ -111,7 +118,7 @@ class Running:
 
     def listen_addresses(self) -> ListenAddresses:
         """Where each transport listens."""
-        return ListenAddresses(websocket=self._websocket, wireguard=self._wireguard)
+        return ListenAddresses(websocket=self._websocket, quic=self._quic, wireguard=self._wireguard)
 
     async def configure_network(self) -> None:
         """Addresses, routes, forwarding, NAT: what differs from how it is."""
@@ -325,9 +332,9 @@ def refuse_past(field: str, moment: object) -> None:
 def _require_buildable(config: ServerConfig) -> None:
     """Refuse what this build has not; mode `all` does without, and says so."""
     mode = config.transport_mode
-    if mode in (TransportMode.QUIC, TransportMode.BOTH):
+    if mode in (TransportMode.QUIC, TransportMode.BOTH) and not has_quic():
         raise ConfigError("transportMode", f"'{mode}' is not in this build")
-    if mode.quic:
+    if mode.quic and not has_quic():
         log.warning("QUIC is not in this build: the hub serves WebSocket and WireGuard")
 
 

@@ -11,7 +11,13 @@ extern "C" {
 
 /* A hub. Zero a field for its default. */
 typedef struct sv_server_config {
-    const char *listen_addr;          /* host:port of the WebSocket listener; port 0 picks one; NULL: none */
+    const char *listen_addr; /* host:port of the WebSocket listener; port 0 picks one; NULL: none */
+    const char *
+        quic_listen_addr; /* the same of QUIC, UDP; port 0 takes that of the WebSocket listener, if there is one */
+    const char *quic_cert, *quic_key; /* PEM text */
+    uint32_t quic_idle_timeout_secs;  /* 0: 30 */
+    const uint8_t
+        *quic_secret; /* 32 bytes, the same at every start: address tokens and resets; NULL: made anew */
     uint8_t private_key[SV_KEY_SIZE]; /* Noise static key */
     bool wireguard;                   /* serve WireGuard as well */
     uint16_t wg_listen_port;          /* its UDP port; 0 picks one */
@@ -62,14 +68,27 @@ typedef struct sv_client_entry {
     size_t destination_deny_count;
 } sv_client_entry;
 
+/* What a client connects by. AUTO: QUIC, and WebSocket 300 ms later; the first that completes its handshake carries the tunnel, and another one takes
+ * over when that becomes bad. Without an address for one of them, or without QUIC in the build, it is the other one alone. */
+typedef enum sv_client_transport {
+    SV_CLIENT_AUTO = 0,
+    SV_CLIENT_WEBSOCKET = 1,
+    SV_CLIENT_QUIC = 2,
+} sv_client_transport;
+
 /* A client. */
 typedef struct sv_client_config {
-    const char *server_url;           /* ws://host[:port]/path or wss://… */
+    sv_client_transport transport;
+    const char *server_url; /* ws://host[:port]/path or wss://…; NULL: no WebSocket */
+    const char *quic_addr;  /* host:port, UDP; NULL: no QUIC */
+    bool
+        websocket_first; /* AUTO: WebSocket is what worked at this hub the last time, and need not wait for QUIC */
     uint8_t server_key[SV_KEY_SIZE];  /* the hub's Noise static key */
     uint8_t private_key[SV_KEY_SIZE]; /* own Noise static key */
     uint8_t instance[16];             /* random, the same at every start of this installation */
-    const uint8_t *cert_hash;      /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain */
-    bool cert_hash_strict;         /* false: a valid chain does as well as a match */
+    const uint8_t *
+        cert_hash; /* SHA-256 of the TLS certificate's DER, 32 bytes; NULL: a valid chain, over QUIC any certificate */
+    bool cert_hash_strict;         /* false: over WebSocket a valid chain does as well as a match */
     uint16_t mtu;                  /* 0: what the hub says */
     uint16_t keepalive_secs;       /* greatest interval; 0: what the hub says */
     const char *tun_name;          /* NULL: "svpn%d" */

@@ -33,6 +33,16 @@ SV_API bool sv_engine_next_event(sv_engine *engine, sv_event *event);
 SV_API const char *sv_engine_tun_name(const sv_engine *engine);
 /* The WebSocket port that was bound; 0 for a client. */
 SV_API uint16_t sv_engine_port(const sv_engine *engine);
+/* The UDP port of a hub's QUIC; 0: none. */
+SV_API uint16_t sv_engine_quic_port(const sv_engine *engine);
+/* Whether this build has QUIC. */
+SV_API bool sv_engine_has_quic(void);
+
+#define SV_PEM_SIZE 8192
+
+/* A new self-signed ECDSA P-256 certificate for QUIC, and its key: PEM text, SV_PEM_SIZE bytes each. SV_E_UNSUPPORTED without QUIC. */
+SV_API int sv_make_certificate(char *cert, char *key);
+
 /* The UDP port of a hub's WireGuard; 0: none. */
 SV_API uint16_t sv_engine_wg_port(const sv_engine *engine);
 /* Name of the AEAD implementation in use. */
@@ -163,13 +173,14 @@ typedef struct sv_client_settings {
     char address[SV_ADDR_TEXT_SIZE], address6[SV_ADDR_TEXT_SIZE]; /* with prefix length; "" when absent */
     char gateway[SV_ADDR_TEXT_SIZE], gateway6[SV_ADDR_TEXT_SIZE];
     char server_addr[SV_ADDR_TEXT_SIZE]; /* the socket's other end: keep its route outside the tunnel */
+    int transport;                       /* 1 websocket, 2 quic: what carries the session now */
     uint16_t mtu;
     char dns[8][SV_ADDR_TEXT_SIZE];
     size_t dns_count;
     char routes[256][SV_ADDR_TEXT_SIZE];
     size_t route_count;
     double connected_since; /* seconds since 1970 UTC */
-    double handshake_ms;    /* from the start of the TCP connect to the settings */
+    double handshake_ms;    /* from the start of the first attempt to the settings */
 } sv_client_settings;
 
 /* SV_E_STATE before the first settings. */

@@ -1,0 +1,267 @@
+/* The dialer's attempts: a link is opened, the session begun on it, and the first one that is answered carries the tunnel. */
+#include "engine/dialer_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "crypto/aead.h"
+#include "crypto/keys.h"
+#include "transport/quic.h"
+
+enum {
+    QUIC_IDLE_SECS = 30,
+    CLAMPED_SEGMENT = 1180, /* fits a path of 1280 bytes with IPv6 and TCP's options */
+};
+
+static const char *const names[SV_DIAL_WAYS] = {"QUIC", "WebSocket"};
+
+static const struct sv_link_sink dial_sink;
+
+static enum sv_dial_way way_of(const struct sv_dial_attempt *attempt)
+{
+    return (enum sv_dial_way)(attempt - attempt->dialer->attempts);
+}
+
+struct sv_dial_attempt *sv_dial_attempt_of(struct sv_dialer *dialer, const struct sv_conn *conn)
+{
+    for (int way = 0; way < SV_DIAL_WAYS; way++) {
+        if (dialer->attempts[way].pending == conn) {
+            return &dialer->attempts[way];
+        }
+    }
+    return NULL;
+}
+
+/* ---- beginning and giving up ---- */
+
+static int open_websocket(struct sv_dialer *dialer, struct sv_dial_attempt *attempt)
+{
+    struct sv_ws_client_config config = {
+        .url = dialer->url,
+        .cert_hash = dialer->has_cert_hash ? dialer->cert_hash : NULL,
+        .pin_strict = dialer->cert_hash_strict,
+        .timeout_ns = dialer->handshake_timeout,
+        .max_segment = dialer->clamped ? CLAMPED_SEGMENT : 0,
+        .sink = &dial_sink,
+        .owner = attempt,
+    };
+
+    return sv_ws_client_connect(&attempt->opening, &dialer->worker->loop, &config);
+}
+
+static int open_quic(struct sv_dialer *dialer, struct sv_dial_attempt *attempt)
+{
+    struct sv_quic_client_config config = {
+        .address = dialer->quic_address,
+        .cert_hash = dialer->has_cert_hash ? dialer->cert_hash : NULL,
+        .timeout = dialer->handshake_timeout,
+        .idle_timeout = QUIC_IDLE_SECS * SV_NS_PER_S,
+        .sink = &dial_sink,
+        .owner = attempt,
+    };
+
+    return sv_quic_client_connect(&attempt->opening, &dialer->worker->loop, &config);
+}
+
+void sv_dial_start(struct sv_dialer *dialer, enum sv_dial_way way)
+{
+    struct sv_dial_attempt *attempt = &dialer->attempts[way];
+
+    attempt->started = sv_clock_now();
+    attempt->error = 0;
+    if (!dialer->attempts[!way].opening && !dialer->attempts[!way].pending) {
+        dialer->began_at = attempt->started;
+    }
+    if (way == SV_DIAL_QUIC ? open_quic(dialer, attempt) : open_websocket(dialer, attempt)) {
+        attempt->opening = NULL;
+        sv_dial_on_failed(attempt, SV_E_INVALID, sv_error_detail());
+    }
+}
+
+void sv_dial_abandon(struct sv_dial_attempt *attempt)
+{
+    if (attempt->opening) {
+        attempt->opening->ops->close(attempt->opening, SV_CLOSE_SILENT);
+    }
+    if (attempt->pending) {
+        sv_conn_abort(attempt->pending);
+    }
+}
+
+/* ---- all of a race have failed ---- */
+
+/* What says most: a refusal, else what WebSocket met, which others have fewer reasons to block. */
+static const struct sv_dial_attempt *telling(const struct sv_dialer *dialer)
+{
+    const struct sv_dial_attempt *quic = &dialer->attempts[SV_DIAL_QUIC];
+    const struct sv_dial_attempt *websocket = &dialer->attempts[SV_DIAL_WEBSOCKET];
+
+    return !websocket->error || (quic->error == SV_E_AUTH && websocket->error != SV_E_AUTH) ? quic
+                                                                                            : websocket;
+}
+
+static void tell_failure(struct sv_dialer *dialer)
+{
+    const struct sv_dial_attempt *most = telling(dialer);
+    const struct sv_dial_attempt *other = &dialer->attempts[!way_of(most)];
+    char reason[SV_REASON_SIZE];
+
+    if (other->error && strcmp(other->why, most->why) != 0) {
+        snprintf(reason, sizeof reason, "%.150s (%s: %.80s)", most->why, names[way_of(other)], other->why);
+    } else {
+        snprintf(reason, sizeof reason, "%s", most->why);
+    }
+    sv_dialer_tell_loss(dialer, most->error, reason);
+}
+
+void sv_dial_on_failed(struct sv_dial_attempt *attempt, int error, const char *why)
+{
+    struct sv_dialer *dialer = attempt->dialer;
+    enum sv_dial_way way = way_of(attempt);
+    bool unwanted = dialer->plan.tries[way].unwanted;
+    uint32_t random;
+
+    attempt->error = error ? error : SV_E_CLOSED;
+    snprintf(attempt->why, sizeof attempt->why, "%s", *why ? why : "no answer in time");
+    sv_random(&random, sizeof random);
+    if (!dialer->stopped && !unwanted) {
+        sv_log(SV_LOG_INFO, "no session over %s: %s", names[way], attempt->why);
+    }
+    if (sv_dial_plan_failed(&dialer->plan, way, sv_clock_now(), random) && !dialer->active) {
+        tell_failure(dialer);
+    }
+    if (!dialer->stopped) {
+        sv_timer_set(dialer->timer, 0);
+    }
+}
+
+/* ---- the link opens ---- */
+
+static void fill_hello(const struct sv_dialer *dialer, const struct sv_link *link, struct sv_hello *hello)
+{
+    *hello = (struct sv_hello){
+        .capabilities = SV_CAP_BATCH | SV_CAP_GSO_TCP | SV_CAP_RESUME | SV_CAP_REKEY,
+        .has_resume = dialer->has_resume,
+        .has_instance = true,
+    };
+    if (dialer->worker->engine->tun.udp_gso) {
+        hello->capabilities |= SV_CAP_GSO_UDP;
+    }
+    if (sv_aead_prefers_aes()) {
+        hello->capabilities |= SV_CAP_AES_GCM;
+    }
+    if (link->kind == SV_TRANSPORT_QUIC) {
+        hello->capabilities |= SV_CAP_DATAGRAM;
+    }
+    memcpy(hello->instance, dialer->instance, 16);
+    memcpy(hello->resume_id, dialer->resume_id, 16);
+    snprintf(hello->software, sizeof hello->software, "smartvpn %s", sv_version());
+}
+
+static void on_open(struct sv_link *link)
+{
+    struct sv_dial_attempt *attempt = link->owner;
+    struct sv_dialer *dialer = attempt->dialer;
+    struct sv_worker *worker = dialer->worker;
+    struct sv_session_config config = {
+        .private_key = dialer->private_key,
+        .public_key = worker->engine->public_key,
+        .server_key = dialer->server_key,
+        .keepalive_secs = dialer->keepalive_secs,
+    };
+    struct sv_conn *conn;
+
+    sv_loop_wake(&worker->loop);
+    conn = dialer->stopped ? NULL : sv_conn_new(worker, link);
+    if (!conn) {
+        link->ops->close(link, SV_CLOSE_SILENT);
+        return;
+    }
+    attempt->opening = NULL;
+    attempt->pending = conn;
+    fill_hello(dialer, link, &config.hello);
+    sv_session_init(&conn->session, &config, worker->loop.now);
+    if (!dialer->active) {
+        sv_dialer_set_state(dialer, SV_CLIENT_HANDSHAKING, -1, 0, "");
+    }
+    sv_conn_flush(conn);
+}
+
+static void on_closed_early(struct sv_link *link, int error, const char *text)
+{
+    struct sv_dial_attempt *attempt = link->owner;
+
+    attempt->opening = NULL;
+    sv_dial_on_failed(attempt, error, text);
+}
+
+static const struct sv_link_sink dial_sink = {.on_open = on_open, .on_closed = on_closed_early};
+
+/* ---- the session is there ---- */
+
+/* The new connection is live: what was before ends without a word, since the hub has moved the session already. */
+static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct sv_dial_attempt *attempt)
+{
+    struct sv_conn *before = dialer->active;
+
+    if (before) {
+        sv_log(SV_LOG_INFO, "the session goes on over %s", names[way_of(attempt)]);
+        dialer->moved_at = sv_clock_now();
+    }
+    attempt->pending = NULL;
+    dialer->active = conn;
+    memset(&dialer->degrade, 0, sizeof dialer->degrade);
+    dialer->has_resume = conn->session.peer_capabilities & SV_CAP_RESUME;
+    memcpy(dialer->resume_id, conn->session.session_id, 16);
+    sv_dial_plan_won(&dialer->plan, way_of(attempt), sv_clock_now());
+    sv_dialer_note_path(dialer);
+    if (before && before != conn) {
+        sv_conn_abort(before);
+    }
+    sv_dialer_run(dialer);
+}
+
+static void wire_to_addr(uint8_t addr[16], const struct sv_wire_addr *wire)
+{
+    memset(addr, 0, 16);
+    if (wire->length == 4) {
+        addr[10] = addr[11] = 0xFF;
+        memcpy(addr + 12, wire->bytes, 4);
+    } else {
+        memcpy(addr, wire->bytes, wire->length);
+    }
+}
+
+static uint16_t smaller_mtu(const struct sv_dialer *dialer, uint16_t offered)
+{
+    return dialer->mtu && dialer->mtu < offered ? dialer->mtu : offered;
+}
+
+void sv_dialer_on_settings(struct sv_conn *conn, bool first)
+{
+    struct sv_dialer *dialer = sv_dialer_of(conn);
+    struct sv_dial_attempt *attempt = sv_dial_attempt_of(dialer, conn);
+    const struct sv_settings *settings = conn->session.settings;
+    sv_event event = {.type = SV_EVENT_SETTINGS, .code = -1};
+
+    if (first && (!attempt || dialer->stopped)) {
+        sv_conn_abort(conn);
+        return;
+    }
+    conn->mtu = smaller_mtu(dialer, settings->mtu);
+    wire_to_addr(conn->gateway4, &settings->gateway4);
+    wire_to_addr(conn->gateway6, &settings->gateway6);
+    conn->super_tcp = conn->session.peer_capabilities & SV_CAP_GSO_TCP;
+    conn->super_udp = conn->session.peer_capabilities & SV_CAP_GSO_UDP;
+    wire_to_addr(conn->addr4, &settings->address4);
+    wire_to_addr(conn->addr6, &settings->address6);
+    sv_dial_publish_settings(dialer, conn, first);
+    sv_event_put(conn->worker->engine, &event);
+    if (first) {
+        become_active(dialer, conn, attempt);
+        dialer->ever_connected = true;
+        sv_dialer_set_state(dialer, SV_CLIENT_CONNECTED, -1, 0, "");
+    }
+}

@@ -1,0 +1,294 @@
+"""Transport `auto`, and links that survive: blocked UDP, other networks, outages, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from attrs import evolve
+
+from smartvpn.client import VpnClient
+from smartvpn.config import Transport
+from smartvpn.server import VpnServer
+from smartvpn.types import TunnelState
+from tests.netns.topology import Topology
+from tests.netns.tunnel import (
+    GATEWAY,
+    answers,
+    client_on,
+    daemon,
+    eventually,
+    hub_config,
+    hub_on,
+    state_is,
+    tunnel_on,
+)
+
+BLOCK = "add table inet block; add chain inet block in {{ type filter hook {hook} priority -300; }}; {rule}"
+
+# An echo whose sender reports every answer with its time: standing still is seen, and an end.
+ECHO = """
+import socket, sys, threading
+listener = socket.create_server((sys.argv[1], 9))
+print("ready", flush=True)
+def serve(connection):
+    while data := connection.recv(65536):
+        connection.sendall(data)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+TALK = """
+import socket, sys, time
+connection = socket.create_connection((sys.argv[1], 9), 20)
+connection.settimeout(120)
+number = 0
+while True:
+    connection.sendall(b"%08d" % number + bytes(4096))
+    got = b""
+    while len(got) < 4104:
+        piece = connection.recv(65536)
+        assert piece, "the connection has ended"
+        got += piece
+    assert got[:8] == b"%08d" % number
+    number += 1
+    print(time.monotonic(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def block(machine: Topology, rule: str, hook: str = "input", role: str = "hub") -> None:
+    """Drop packets on a machine: `rule` is an nftables match."""
+    machine.run(role, "nft", BLOCK.format(hook=hook, rule=f"add rule inet block in {rule} counter drop"))
+
+
+def unblock(machine: Topology, role: str = "hub") -> None:
+    """Let them pass again."""
+    machine.run(role, "nft", "delete table inet block")
+
+
+class Talk:
+    """A TCP connection through the tunnel that asks and answers all the time."""
+
+    def __init__(self, machine: Topology, target: str = GATEWAY) -> None:
+        echo = machine.popen("hub", sys.executable, "-c", ECHO, target, stdout=subprocess.PIPE, text=True)
+        assert echo.stdout is not None
+        assert echo.stdout.readline() == "ready\n"
+        self._talk = machine.popen(
+            "client", sys.executable, "-c", TALK, target, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert self._talk.stdout is not None
+        os.set_blocking(self._talk.stdout.fileno(), False)
+        self._partial = b""
+
+    def beats(self) -> list[float]:
+        """The times of the answers since the last call."""
+        assert self._talk.stdout is not None
+        data = self._partial + (self._talk.stdout.read() or b"")
+        *lines, self._partial = data.split(b"\n")
+        assert self._talk.poll() is None, data.decode()
+        return [float(line) for line in lines]
+
+    async def goes_on(self, seconds: float = 40) -> float:
+        """Wait for an answer to something asked from now on; when it came, in seconds from now."""
+        begin = time.monotonic()
+        self.beats()
+        async with asyncio.timeout(seconds):
+            while True:
+                late = [beat for beat in self.beats() if beat > begin + 0.05]
+                if late:
+                    return late[0] - begin
+                await asyncio.sleep(0.02)
+
+
+async def transport_is(client: VpnClient, transport: Transport, seconds: float = 40) -> None:
+    """Wait until that transport carries the tunnel."""
+
+    async def reached() -> bool:
+        status = await client.get_status()
+        return status.state is TunnelState.CONNECTED and status.transport == transport
+
+    await eventually(reached, seconds)
+
+
+async def test_auto_takes_quic(topology: Topology) -> None:
+    """Where UDP passes, QUIC carries, and the hub knows one session of the client."""
+    async with tunnel_on(topology, transportMode="both") as (server, client):
+        assert (await client.get_status()).transport == Transport.QUIC
+        assert await answers(topology, GATEWAY)
+        [session] = await server.list_clients()
+        assert session.transport == "quic"
+
+
+async def test_auto_where_udp_is_blocked(topology: Topology) -> None:
+    """WebSocket carries soon, and sooner the next time, when the client knows what to expect."""
+    async with hub_on(topology, transportMode="both") as server:
+        bundle = await server.create_client("alice")
+        block(topology, "udp dport 7443")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            took = []
+            for _ in range(3):
+                begin = time.monotonic()
+                result = await client.connect()
+                took.append(time.monotonic() - begin)
+                assert result.transport is Transport.WEBSOCKET
+                assert await answers(topology, GATEWAY)
+                await client.disconnect()
+            print(f"connects with UDP blocked: {', '.join(f'{1000 * each:.0f} ms' for each in took)}")
+            assert min(took) < 1.0
+            assert took[0] < 5.0
+
+
+async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
+    """The hub serves WebSocket alone: `auto` finds it, whatever QUIC's port says."""
+    async with hub_on(topology, transportMode="websocket") as server:
+        bundle = await server.create_client("alice")
+        config = evolve(bundle.smartvpn_config, transport=Transport.AUTO)
+        async with client_on(topology, config) as client:
+            assert (await client.connect()).transport is Transport.WEBSOCKET
+            assert await answers(topology, GATEWAY)
+
+
+async def test_failover_to_websocket(topology: Topology) -> None:
+    """UDP is dropped in the midst of a connection: it goes on over WebSocket, with the same address."""
+    async with tunnel_on(topology, transportMode="both") as (server, client):
+        before = await client.get_status()
+        talk = Talk(topology)
+        await talk.goes_on()
+        block(topology, "udp dport 7443")
+        took = await talk.goes_on()
+        print(f"failover: {took:.2f} s")
+        assert took < 10
+        await transport_is(client, Transport.WEBSOCKET)
+        assert (await client.get_status()).assigned_ip == before.assigned_ip
+        await talk.goes_on()
+        [session] = await server.list_clients()
+        assert session.transport == "websocket"
+
+
+async def test_back_to_quic(topology: Topology) -> None:
+    """In another network QUIC is tried at once, without losing the session or the connection."""
+    async with tunnel_on(topology, transportMode="both") as (_, client):
+        talk = Talk(topology)
+        block(topology, "udp dport 7443")
+        await transport_is(client, Transport.WEBSOCKET)
+        await talk.goes_on()
+        unblock(topology)
+        change_address(topology)
+        await transport_is(client, Transport.QUIC)
+        await talk.goes_on()
+
+
+def change_address(machine: Topology) -> None:
+    """The client's machine moves: its address goes, another one comes."""
+    machine.run("client", "ip", "address", "del", "10.99.0.2/24", "dev", "outer")
+    machine.run("client", "ip", "address", "add", "10.99.0.77/24", "dev", "outer")
+    machine.run("client", "ip", "route", "add", "default", "via", "10.99.0.1", check=False)
+
+
+async def test_another_address_over_quic(topology: Topology) -> None:
+    """The client's address changes: the QUIC connection moves, with its session, and TCP inside goes on."""
+    async with tunnel_on(topology, transportMode="quic") as (server, client):
+        [before] = await server.list_clients()
+        talk = Talk(topology)
+        await talk.goes_on()
+        change_address(topology)
+        took = await talk.goes_on()
+        print(f"another address, QUIC: {took:.2f} s")
+        [after] = await server.list_clients()
+        assert after.session_id == before.session_id
+
+        async def shows() -> bool:
+            [session] = await server.list_clients()
+            return session.remote_addr.startswith("10.99.0.77")
+
+        await eventually(shows)
+        assert (await client.get_status()).state is TunnelState.CONNECTED
+
+
+async def test_another_address_over_websocket(topology: Topology) -> None:
+    """The client's address changes: another link is opened at once and the session goes on there."""
+    async with tunnel_on(topology) as (server, client):
+        before = await client.get_status()
+        talk = Talk(topology)
+        await talk.goes_on()
+        change_address(topology)
+        took = await talk.goes_on()
+        print(f"another address, WebSocket: {took:.2f} s")
+        assert took < 20
+        assert (await client.get_status()).assigned_ip == before.assigned_ip
+        [session] = await server.list_clients()
+        assert session.remote_addr.startswith("10.99.0.77")
+
+
+async def test_migration_is_judged_by_the_source_rules(topology: Topology) -> None:
+    """A client that moves to an address it may not come from loses its session, and is told why."""
+    rules = {"ipBlockList": ["10.99.0.77"]}
+    async with tunnel_on(topology, security=rules, transportMode="quic") as (server, client):
+        assert await answers(topology, GATEWAY)
+        change_address(topology)
+        await state_is(client, TunnelState.ERROR)
+        assert "source address denied" in str((await client.get_status()).last_error)
+        assert await server.list_clients() == []
+
+
+async def outage(machine: Topology, seconds: float, **changes: Any) -> None:
+    """Nothing passes for some time: afterwards TCP inside goes on, with the same address."""
+    async with tunnel_on(machine, **changes) as (_, client):
+        before = await client.get_status()
+        talk = Talk(machine)
+        await talk.goes_on()
+        block(machine, "iifname outer")
+        await asyncio.sleep(seconds)
+        unblock(machine)
+        took = await talk.goes_on(90)
+        print(f"outage of {seconds:g} s, {changes}: {took:.2f} s until traffic flows")
+        await state_is(client, TunnelState.CONNECTED)
+        assert (await client.get_status()).assigned_ip == before.assigned_ip
+
+
+async def test_an_outage_over_quic(topology: Topology) -> None:
+    """Twelve seconds without a network."""
+    await outage(topology, 12, transportMode="quic")
+
+
+async def test_an_outage_over_websocket(topology: Topology) -> None:
+    """Twelve seconds without a network."""
+    await outage(topology, 12)
+
+
+async def test_an_outage_on_auto(topology: Topology) -> None:
+    """Twelve seconds without a network."""
+    await outage(topology, 12, transportMode="both")
+
+
+async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any) -> None:
+    """kill -9 of a hub with QUIC: the client has its address again once it is back."""
+    registry = str(tmp_path_factory.mktemp("hub") / "registry.db")
+    config = hub_config(registry=registry, transportMode="both", enableNat=True)
+    command = daemon(topology, "hub", "server")
+    first = VpnServer({"transport": "stdio"}, config, command=command)
+    await first.start()
+    bundle = await first.create_client("alice")
+    async with client_on(topology, bundle.smartvpn_config) as client:
+        address = (await client.connect()).assigned_ip
+        assert (await client.get_status()).transport == Transport.QUIC
+        pid = first.bridge.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await first.stop()
+        begin = time.monotonic()
+        async with VpnServer({"transport": "stdio"}, config, command=command) as second:
+
+            async def back() -> bool:
+                return bool(await second.list_clients())
+
+            await eventually(back)
+            print(f"hub restart: {time.monotonic() - begin:.2f} s")
+            await state_is(client, TunnelState.CONNECTED)
+            assert (await client.get_status()).assigned_ip == address
+            assert await answers(topology, GATEWAY)

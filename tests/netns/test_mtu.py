@@ -1,0 +1,78 @@
+"""Paths that carry less than an Ethernet frame and say nothing about it: no black holes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from smartvpn.server import VpnServer
+from tests.netns.test_tunnel import SINK, SOURCE
+from tests.netns.topology import Topology
+from tests.netns.tunnel import GATEWAY, GATEWAY6, answers, client_on, eventually, hub_config
+from tests.netns.tunnel import daemon as daemon_on
+
+OUTER = {4: ("10.99.1.2", "10.99.1.0/24"), 6: ("[fd99:1::2]", "fd99:1::/64")}
+SILENCE = """
+add table inet silent
+add chain inet silent in { type filter hook input priority -300; }
+add chain inet silent out { type filter hook output priority -300; }
+add rule inet silent out icmp type destination-unreachable counter drop
+add rule inet silent out icmpv6 type packet-too-big counter drop
+"""
+
+
+def narrow(machine: Topology, mtu: int) -> None:
+    """Client and hub are joined by a router whose links carry `mtu` bytes, who is silent when more comes."""
+    for kind in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+        machine.run("hub", "sysctl", "-qw", f"net.{kind}=1")
+    machine.run("internet", "ip", "route", "add", "10.99.0.0/24", "via", "10.99.1.1")
+    machine.run("internet", "ip", "-6", "route", "add", "fd99::/64", "via", "fd99:1::1")
+    machine.run("hub", "nft", SILENCE)
+    # The ends believe in 1500; the router alone knows better, towards both of them.
+    for device in ("outer", "internet"):
+        machine.run("hub", "ip", "link", "set", device, "mtu", str(mtu))
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("mtu", [1280, 1300, 1400, 1500])
+@pytest.mark.parametrize("mode", ["quic", "websocket"])
+async def test_no_black_hole(topology: Topology, mode: str, mtu: int, outer: int) -> None:
+    """Whole files cross in both directions, in both families inside, whatever the path carries."""
+    narrow(topology, mtu)
+    config = hub_config(listenAddr=f"{OUTER[outer][0]}:7443", transportMode=mode)
+    command = daemon_on(topology, "internet", "server")
+    async with VpnServer({"transport": "stdio"}, config, command=command) as server:
+        bundle = await server.create_client("alice")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            await client.connect()
+            [session] = await server.list_clients()
+            for source, sink, target in (
+                ("client", "internet", GATEWAY),
+                ("client", "internet", GATEWAY6),
+                ("internet", "client", session.assigned_ip),
+                ("internet", "client", str(session.assigned_ip6)),
+            ):
+                await send_file(topology, source, sink, target)
+            assert await answers(topology, GATEWAY, "client", "-s", "1372", "-M", "dont")
+            info = await client.get_mtu_info()
+            print(f"{mode}, path {mtu}, IPv{outer}: {info}")
+            if mode == "quic":
+
+                async def known() -> bool:
+                    link = (await client.get_mtu_info()).link_mtu
+                    return 1200 <= link <= mtu
+
+                await eventually(known)
+
+
+async def send_file(machine: Topology, source: str, sink: str, target: str) -> None:
+    """Some 40 MB that arrive byte for byte."""
+    listener = machine.popen(sink, sys.executable, "-c", SINK, target, stdout=subprocess.PIPE, text=True)
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == "ready\n"
+    sent = await asyncio.to_thread(machine.run, source, sys.executable, "-c", SOURCE, target, timeout=90)
+    assert listener.stdout.readline() == sent.stdout
+    listener.wait(10)
