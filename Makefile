@@ -167,7 +167,7 @@ $(FAST_WG): csrc/program/smartvpn_wg.c tests/c/fast_clock.c $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) csrc/program/smartvpn_wg.c tests/c/fast_clock.c -o $@ $(STATIC) $(ALL_LIBS)
 
-tests: $(TESTS) $(FAST_WG)
+tests: $(TESTS) $(FAST_WG) $(BUILD)/tests/quic_echo
 
 c-test: $(TESTS)
 	@set -e; for test in $(TESTS); do $$test; done
