@@ -110,6 +110,14 @@ void sv_dial_plan_network(struct sv_dial_plan *plan, uint64_t now)
     if (plan->again_at != SV_NEVER) {
         plan->again_at = now;
     }
+    for (int way = 0; way < SV_DIAL_WAYS; way++) {
+        struct sv_dial_try *try = &plan->tries[way];
+
+        if (try->running && try->give_up_at != SV_NEVER) {
+            try->stale = true;
+            try->give_up_at = now;
+        }
+    }
 }
 
 void sv_dial_plan_stop(struct sv_dial_plan *plan)
@@ -134,7 +142,7 @@ static enum sv_dial_act due(struct sv_dial_plan *plan, enum sv_dial_way way, uin
     }
     if (!try->running && now >= try->start_at) {
         try->running = true;
-        try->unwanted = false;
+        try->unwanted = try->stale = false;
         try->start_at = SV_NEVER;
         try->give_up_at = now + patience;
         return SV_DIAL_START;
@@ -212,6 +220,10 @@ bool sv_dial_plan_failed(struct sv_dial_plan *plan, enum sv_dial_way way, uint64
 
     plan->tries[way].running = false;
     plan->tries[way].give_up_at = SV_NEVER;
+    if (plan->tries[way].stale && !plan->tries[way].unwanted && !plan->stopped) {
+        plan->tries[way].start_at = now;
+        return false;
+    }
     if (way == SV_DIAL_QUIC && both(plan) && plan->carrier != SV_DIAL_QUIC) {
         shun_quic(plan, now);
     }

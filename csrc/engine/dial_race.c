@@ -120,7 +120,7 @@ void sv_dial_on_failed(struct sv_dial_attempt *attempt, int error, const char *w
 {
     struct sv_dialer *dialer = attempt->dialer;
     enum sv_dial_way way = way_of(attempt);
-    bool unwanted = dialer->plan.tries[way].unwanted;
+    bool unwanted = dialer->plan.tries[way].unwanted || dialer->plan.tries[way].stale;
     uint32_t random;
 
     attempt->error = error ? error : SV_E_CLOSED;

@@ -246,6 +246,25 @@ static void another_network(void)
     expect_nothing();
 }
 
+/* An attempt that was under way in the old network begins anew in the new one, and is not held against QUIC. */
+static void an_attempt_from_another_network(void)
+{
+    begin(true, true, false);
+    connect_by(SV_DIAL_WEBSOCKET);
+    now += S;
+    sv_dial_plan_network(&plan, now);
+    sv_dial_plan_connect(&plan, now);
+    expect(SV_DIAL_ABANDON, SV_DIAL_QUIC);
+    CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    expect(SV_DIAL_START, SV_DIAL_QUIC);
+    CHECK_EQ(plan.quic_from, 0);
+    expect_nothing();
+    now += 300 * MS;
+    expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+    sv_dial_plan_won(&plan, SV_DIAL_QUIC, now);
+    expect(SV_DIAL_ABANDON, SV_DIAL_WEBSOCKET);
+}
+
 /* One way alone: its attempt has the whole timeout, and a lost link comes back by it. */
 static void one_way_alone(void)
 {
@@ -305,6 +324,7 @@ int main(void)
     RUN(no_websocket_to_turn_to);
     RUN(suspicion);
     RUN(another_network);
+    RUN(an_attempt_from_another_network);
     RUN(one_way_alone);
     RUN(lost_while_quic_is_tried);
     RUN(stopped);

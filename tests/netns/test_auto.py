@@ -190,6 +190,23 @@ def change_address(machine: Topology) -> None:
     machine.run("client", "ip", "route", "add", "default", "via", "10.99.0.1", check=False)
 
 
+LOSSY = "numgen random mod 100 < 35"
+
+
+async def test_loss_drives_to_websocket(topology: Topology) -> None:
+    """A network that throttles UDP by dropping a third of it: the tunnel moves to WebSocket by itself."""
+    async with tunnel_on(topology, transportMode="both") as (_, client):
+        assert (await client.get_status()).transport == Transport.QUIC
+        talk = Talk(topology)
+        await talk.goes_on()
+        block(topology, f"udp dport 7443 {LOSSY}")
+        block(topology, f"udp sport 7443 {LOSSY}", role="client")
+        load = topology.popen("client", "ping", "-n", "-q", "-i", "0.005", GATEWAY, stdout=subprocess.DEVNULL)
+        await transport_is(client, Transport.WEBSOCKET, 60)
+        await talk.goes_on()
+        assert load.poll() is None
+
+
 async def test_another_address_over_quic(topology: Topology) -> None:
     """The client's address changes: the QUIC connection moves, with its session, and TCP inside goes on."""
     async with tunnel_on(topology, transportMode="quic") as (server, client):
