@@ -188,7 +188,7 @@ $(FAST_WG): csrc/program/smartvpn_wg.c tests/c/fast_clock.c $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) csrc/program/smartvpn_wg.c tests/c/fast_clock.c -o $@ $(STATIC) $(ALL_LIBS)
 
-tests: $(TESTS) $(FAST_WG)
+tests: $(TESTS) $(FAST_WG) $(BUILD)/tests/quic_echo
 
 c-test: $(TESTS)
 	@set -e; for test in $(TESTS); do $$test; done
@@ -220,10 +220,16 @@ kernel-test: deps-test build
 
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang
+ifeq ($(QUIC),none)
+FUZZERS := $(filter-out quic,$(FUZZERS))
+endif
+FUZZ_MAKE = @$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang CACHE=$(CURDIR)/build/fuzz/vendor
+FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined
 
+# ngtcp2 is built anew for it, so that the fuzzer sees its branches and the sanitizers its memory.
 fuzz: deps-fuzz
-	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined"
+	@[ "$(QUIC)" = none ] || CC=clang CFLAGS="$(FUZZ_CFLAGS)" vendor/ngtcp2 get $(CURDIR)/build/fuzz/vendor
+	$(FUZZ_MAKE) -j$(JOBS) build/fuzz/libsmartvpn.a CFLAGS="$(FUZZ_CFLAGS)"
 	$(FUZZ_MAKE) -j$(JOBS) $(FUZZERS:%=fuzz-%)
 
 # One target alone: make fuzz-ip FUZZ_SECONDS=600 BUILD=build/fuzz CC=clang

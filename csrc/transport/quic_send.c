@@ -7,6 +7,7 @@
 
 enum {
     PIECES = 4,
+    BURST_MIN = 10 * SV_QUIC_PAYLOAD_MAX,
     WRITES_PER_TURN = 512, /* packets of one connection; the rest goes out in the next turn */
 };
 
@@ -70,20 +71,19 @@ static void take(struct sv_quic_side *side, size_t n)
     }
 }
 
-static void tell_pacer(struct sv_quic_conn *conn)
+/* What is less than an initial window may go out at once (RFC 9002, 7.7), so that a packet now and then never waits for the pacer. */
+static bool is_burst(const struct sv_quic_conn *conn)
 {
-    if (conn->burst) {
-        ngtcp2_conn_update_pkt_tx_time(conn->quic, tx_of(conn)->now);
-        conn->burst = 0;
-    }
+    return conn->burst >= BURST_MIN && conn->burst >= ngtcp2_conn_get_send_quantum2(conn->quic);
 }
 
 static void took(struct sv_quic_conn *conn, size_t n)
 {
     conn->burst += n;
     take(conn->side, n);
-    if (conn->burst >= ngtcp2_conn_get_send_quantum2(conn->quic)) {
-        tell_pacer(conn);
+    if (is_burst(conn)) {
+        ngtcp2_conn_update_pkt_tx_time(conn->quic, tx_of(conn)->now);
+        conn->burst = 0;
     }
 }
 
@@ -117,7 +117,6 @@ static void end_burst(struct sv_quic_side *side)
         if (!tx->stuck) {
             send_batch(side);
         }
-        tell_pacer(owner);
         tx->owner = NULL;
     }
 }
@@ -279,5 +278,4 @@ void sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
         send_batch(conn->side);
     }
     tx->owner = NULL;
-    conn->burst = 0;
 }

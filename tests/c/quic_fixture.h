@@ -2,6 +2,7 @@
 #ifndef SV_TESTS_QUIC_FIXTURE_H
 #define SV_TESTS_QUIC_FIXTURE_H
 
+#include <smartvpn/base.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -157,15 +158,16 @@ static void quic_on_timeout(void *ctx)
 }
 
 /* Turns the loop until the condition holds; a check fails after 20 s. */
-#define QUIC_WAIT(condition)                                             \
-    do {                                                                 \
-        quic.timed_out = false;                                          \
-        sv_timer_set(quic.timer, sv_clock_now() + 20 * SV_NS_PER_S);     \
-        while (!(condition) && !quic.timed_out) {                        \
-            uv_run(&quic.loop.uv, UV_RUN_ONCE);                          \
-        }                                                                \
-        check_note((condition) ? 1 : 0, __FILE__, __LINE__, #condition); \
-        sv_timer_set(quic.timer, SV_NEVER);                              \
+#define QUIC_WAIT(condition)                                         \
+    do {                                                             \
+        bool met_ = false;                                           \
+        quic.timed_out = false;                                      \
+        sv_timer_set(quic.timer, sv_clock_now() + 20 * SV_NS_PER_S); \
+        while (!(met_ = (condition)) && !quic.timed_out) {           \
+            uv_run(&quic.loop.uv, UV_RUN_ONCE);                      \
+        }                                                            \
+        check_note(met_, __FILE__, __LINE__, #condition);            \
+        sv_timer_set(quic.timer, SV_NEVER);                          \
     } while (0)
 
 /* The loop has turned for so long. */
@@ -255,10 +257,18 @@ static inline int quic_send(struct quic_end *end, const void *bytes, size_t len)
     return error;
 }
 
+/* Waits where the window is full. */
 static inline int quic_send_datagram(struct quic_end *end, const void *bytes, size_t len)
 {
     int error = end->link->ops->send_datagram(end->link, bytes, len);
 
+    while (error == SV_E_AGAIN && !quic.timed_out) {
+        unsigned before = end->writable;
+
+        end->link->ops->flush(end->link);
+        QUIC_WAIT(end->writable > before);
+        error = end->link->ops->send_datagram(end->link, bytes, len);
+    }
     end->link->ops->flush(end->link);
     return error;
 }
