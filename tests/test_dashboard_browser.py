@@ -22,6 +22,7 @@ from tests.netns.tunnel import GATEWAY, TUN, answers, client_on, eventually, hub
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOTS = os.environ.get("SMARTVPN_SCREENSHOTS")
+TITLES = {"websocket": "WebSocket", "quic": "QUIC", "wireguard": "WireGuard"}
 ODD = "<b>m&l</b>'\"/.."
 
 
@@ -105,9 +106,9 @@ async def test_a_day_with_the_dashboard(
         await asyncio.to_thread(browser.wait, f'document.querySelector("{online}")')
         await asyncio.to_thread(browser.wait, f'document.querySelector("{row("alice-phone", ".pill.good")}")')
         assert browser.js("document.querySelector('#online').textContent") == "1"
-        assert "WebSocket" in browser.js(
-            f'document.querySelector("{row("alice-phone", ".connection")}").innerText'
-        )
+        [session] = await hub.list_clients()
+        shown = browser.js(f'document.querySelector("{row("alice-phone", ".connection")}").innerText')
+        assert TITLES[session.transport] in shown
         browser.click(row("alice-phone", ".menu summary"))
         await asyncio.to_thread(choose, browser, "Disable")
         browser.click("#confirm-yes")

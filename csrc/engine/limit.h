@@ -9,7 +9,7 @@ struct sv_queue *sv_queue_make(struct sv_queue **queue, const struct sv_limiter 
 void sv_queue_free(struct sv_queue *queue);
 
 /* The next packet, the caller's from now on, when the bucket of that limiter (both NULL: none) has its bytes. Else NULL, and *again is when to ask again
- * (SV_NEVER: nothing waits); what was held back too long is gone by then. A limit may change meanwhile, so *again is never far. */
+ * (SV_NEVER: nothing waits); what better classes kept waiting too long is gone by then. A limit may change meanwhile, so *again is never far. */
 struct sv_buf *sv_queue_next(struct sv_queue *queue, const struct sv_limiter *limiter,
                              struct sv_bucket *bucket, uint64_t now, uint64_t *again);
 

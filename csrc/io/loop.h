@@ -9,10 +9,9 @@
 struct sv_loop {
     uv_loop_t uv;
     uv_prepare_t prepare;
-    uv_idle_t look;                              /* active: the next poll does not wait */
-    uint64_t look_until, looked_at, look_credit; /* ns */
-    uint64_t now;                                /* ns, read once per turn */
-    bool awake;                                  /* between on_wake and on_sleep */
+    uv_idle_t look; /* active: the next poll does not wait */
+    uint64_t now;   /* ns, read once per turn */
+    bool awake;     /* between on_wake and on_sleep */
     bool open;
     void (*on_wake)(void *ctx);  /* top of a turn: may be NULL */
     void (*on_sleep)(void *ctx); /* end of a turn, before waiting: may be NULL */

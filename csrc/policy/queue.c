@@ -1,6 +1,7 @@
 #include "policy/queue.h"
 
 #include <smartvpn/base.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -116,12 +117,18 @@ static struct sv_queue_lane *first_lane(struct sv_queue *queue, uint64_t now)
     return NULL;
 }
 
+/* The lane whose turn it is keeps its packets: its limit bounds their wait, and a machine that was slow for a moment loses none. */
 void sv_queue_drop_older(struct sv_queue *queue, uint64_t before)
 {
+    bool kept_waiting = queue->lanes[SV_CLASS_HIGH].first != NULL;
+
     for (size_t i = SV_CLASS_HIGH + 1; i < SV_CLASS_COUNT; i++) {
-        while (queue->lanes[i].first && queue->lanes[i].first->stamp < before) {
-            drop_first(queue, &queue->lanes[i]);
+        struct sv_queue_lane *lane = &queue->lanes[i];
+
+        while (kept_waiting && lane->first && lane->first->stamp < before) {
+            drop_first(queue, lane);
         }
+        kept_waiting = kept_waiting || lane->first;
     }
 }
 

@@ -51,7 +51,7 @@ struct sv_buf *sv_queue_pop(struct sv_queue *queue, uint64_t now);
 /* The same one without taking it. */
 struct sv_buf *sv_queue_peek(struct sv_queue *queue, uint64_t now);
 
-/* Drops the normal and low packets that were pushed before `before` (ns). */
+/* Drops the normal and low packets that were pushed before `before` (ns) and that a better class keeps waiting. */
 void sv_queue_drop_older(struct sv_queue *queue, uint64_t before);
 
 static inline size_t sv_queue_packets(const struct sv_queue *queue)

@@ -125,7 +125,7 @@ static void high_is_taken_past_its_limit_for_5_ms(void)
     end();
 }
 
-/* What a limiter holds back is dropped by age, oldest first; high has its own deadline. */
+/* What better classes keep waiting is dropped by age, oldest first; high has its own deadline, the lane whose turn it is its limit. */
 static void what_waited_too_long_is_dropped(void)
 {
     begin();
@@ -142,8 +142,10 @@ static void what_waited_too_long_is_dropped(void)
     CHECK_EQ(queue.lanes[SV_CLASS_LOW].drops, 1);
     CHECK_EQ(queue.lanes[SV_CLASS_NORMAL].drops, 1);
     CHECK_EQ(pop(START + 1), 3);
+    sv_queue_drop_older(&queue, START + 100);
     CHECK_EQ(pop(START + 1), 4);
     CHECK_EQ(pop(START + 1), -1);
+    CHECK_EQ(queue.expired, 2);
     end();
 }
 

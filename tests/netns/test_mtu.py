@@ -11,8 +11,15 @@ import pytest
 from smartvpn.server import VpnServer
 from tests.netns.test_tunnel import SINK, SOURCE
 from tests.netns.topology import Topology
-from tests.netns.tunnel import GATEWAY, GATEWAY6, answers, client_on, eventually, hub_config
-from tests.netns.tunnel import daemon as daemon_on
+from tests.netns.tunnel import (
+    GATEWAY,
+    GATEWAY6,
+    answers,
+    client_on,
+    daemon as daemon_on,
+    eventually,
+    hub_config,
+)
 
 OUTER = {4: ("10.99.1.2", "10.99.1.0/24"), 6: ("[fd99:1::2]", "fd99:1::/64")}
 SILENCE = """

@@ -219,9 +219,14 @@ async def test_a_client_does_its_work_with_few_rights(topology: Topology, folder
             assert service.capabilities() == {NET_ADMIN, NET_BIND_SERVICE}
             assert service.status("Uid") == ["0"] * 4
             assert await answers(topology, GATEWAY)
-            assert "nameserver 10.8.0.1" in topology.resolv_conf("client").read_text()
+            await eventually(lambda: _asks(topology, "10.8.0.1"))
         service.end()
         assert "nameserver 192.0.2.53" in topology.resolv_conf("client").read_text()
+
+
+async def _asks(topology: Topology, server: str) -> bool:
+    """Whether the client's machine asks that name server."""
+    return f"nameserver {server}" in topology.resolv_conf("client").read_text()
 
 
 async def _connected(connection: Connection) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from smartvpn import VpnConfig
 from smartvpn.cli._errors import ExitCode
 from smartvpn.keys import PresharedKey, PrivateKey
-from tests.cli.test_tunnel import ping
+from tests.cli.test_cli_tunnel import ping
 from tests.cli.tool import Machine, run, stock
 from tests.netns.topology import HUB_OUTER, Topology
 

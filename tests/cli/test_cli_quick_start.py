@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.cli.test_tunnel import ping
+from tests.cli.test_cli_tunnel import ping
 from tests.cli.tool import environment, installed
 from tests.netns.topology import HUB_OUTER, INTERNET, Topology
 from tests.test_docs import ROOT, blocks
