@@ -81,6 +81,8 @@ struct sv_quic_side {
     struct sv_quic_conn *work; /* those that have something to write or to tell */
 };
 
+enum sv_quic_pacing { SV_QUIC_PACING_UNDECIDED, SV_QUIC_PACING_ON, SV_QUIC_PACING_OFF };
+
 enum sv_quic_state { SV_QUIC_OPENING, SV_QUIC_OPEN, SV_QUIC_ENDING, SV_QUIC_CLOSED };
 
 struct sv_quic_conn {
@@ -107,7 +109,8 @@ struct sv_quic_conn {
     struct sv_quic_conn *next_work;
     int64_t stream; /* -1: none yet */
     struct sv_quic_backlog backlog;
-    size_t burst;                   /* bytes written since the pacer was told */
+    size_t burst; /* bytes written since the pacer was told */
+    enum sv_quic_pacing pacing;
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
     const uint8_t *pin;             /* SHA-256 that the peer's certificate must have; NULL: any */
