@@ -1,6 +1,6 @@
 """The hub's registry, measured from outside: a daemon with 100,000 clients, commanded through its socket.
 
-    bench/registry.py [--clients N] [--write docs/benchmarks-hub.md]
+    bench/registry.py [--clients N] [--write docs/benchmarks-registry.md]
 
 Needs root, for the TUN device; everything happens in a network namespace of its own.
 """
