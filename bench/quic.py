@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,12 +25,16 @@ from lab import CLIENT_OUTER, HUB_OUTER, Lab, LabError, run, stop, wait_until
 from measure import IPERF_PORT, Flow, ping_us, serve_iperf, tcp_flow
 from report import Table, aligned, markdown
 from section import when_and_where
-from tunnels import SmartVpn
+from tunnels import INNER_MTU, SmartVpn, Tunnel, UnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from smartvpn.keys import PrivateKey  # noqa: E402
+
 DOCUMENT = ROOT / "docs" / "benchmarks-quic.md"
 DAEMON = [sys.executable, "-P", "-m", "smartvpn.daemon"]
-QUIC, WEBSOCKET, WIREGUARD = "QUIC", "WebSocket", "WireGuard"
+QUIC, WEBSOCKET, WIREGUARD, QUINCY = "QUIC", "WebSocket", "WireGuard", "quincy"
 FLOWS = 8
 HALF_RTT_US, LOSS = 10_000, 100  # 20 ms there and back, 1 % each way
 
@@ -46,6 +51,68 @@ class OneHub(SmartVpn):
         return config | ({"wgListenPort": self.port} if self.mode == "wireguard" else {})
 
 
+class Quincy(Tunnel):
+    """quincy (crates.io), Noise as in its own benchmarks, BBR as ours."""
+
+    name = QUINCY
+    hub_address, client_address = "10.229.0.1", "10.229.0.2"
+
+    def open(self, lab: Lab) -> None:
+        """Both ends from fresh keys."""
+        programs = quincy_programs()
+        keys = [PrivateKey.generate() for _ in range(2)]
+        publics = [key.public_key.base64 for key in keys]
+        (lab.folder / "users.toml").write_text(f'[users.bench]\nauthorized_keys = ["{publics[1]}"]\n')
+        common = f"""[connection]
+mtu = {INNER_MTU}
+congestion_controller = "Bbr"
+[log]
+level = "error"
+[protocol]
+mode = "noise"
+"""
+        server = f"""name = "bench"
+interface_name = "quincy0"
+bind_address = "{HUB_OUTER}"
+tunnel_network = "{self.hub_address}/24"
+users_file = "{lab.folder}/users.toml"
+{common}private_key = "{keys[0].base64}"
+"""
+        client = f"""connection_string = "{HUB_OUTER}:55555"
+{common}server_public_key = "{publics[0]}"
+private_key = "{keys[1].base64}"
+[network]
+routes = []
+dns_servers = []
+interface_name = "quincy0"
+"""
+        ends = []
+        for where, program, text in ((lab.hub, programs[0], server), (lab.client, programs[1], client)):
+            path = lab.folder / f"{program.name}.toml"
+            path.write_text(text)
+            ends.append(lab.spawn(where, program, "--config-path", path))
+            time.sleep(1)
+        self.processes = (ends[0], ends[1])
+        wait_until(lambda: self._answers(lab), f"{self.name}: {lab.log_of(ends[0])}{lab.log_of(ends[1])}", 15)
+
+    def _answers(self, lab: Lab) -> bool:
+        try:
+            return bool(lab.client.run("ping", "-c1", "-W1", self.hub_address))
+        except LabError:
+            return False
+
+
+def quincy_programs() -> list[Path]:
+    """Server and client, built by Cargo where they are not there. Raises UnavailableError."""
+    names = "quincy-server", "quincy-client"
+    root = ROOT / "build" / "bench" / "quincy"
+    if not all((root / "bin" / name).exists() for name in names):
+        if shutil.which("cargo") is None:
+            raise UnavailableError("quincy: cargo is not installed")
+        run("cargo", "install", "--quiet", "--root", str(root), *names, timeout=3000)
+    return [root / "bin" / name for name in names]
+
+
 def flows(lab: Lab, tunnel: SmartVpn, seconds: float, count: int) -> float:
     """So many cubic flows from hub to client together, Mbit/s."""
     port = IPERF_PORT + 1 + (tunnel.port or 0) % 100  # a server that waits for flows of a path that is gone
@@ -58,7 +125,7 @@ def flows(lab: Lab, tunnel: SmartVpn, seconds: float, count: int) -> float:
     return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 
-def ping_under_load(lab: Lab, tunnel: SmartVpn, seconds: float) -> float:
+def ping_under_load(lab: Lab, tunnel: Tunnel, seconds: float) -> float:
     """The median ping beside a flow towards the hub, ms."""
     argv = f"iperf3 -c {tunnel.hub_address} -p {IPERF_PORT} -C cubic -t {seconds + 2:g}".split()
     load = lab.spawn(lab.client, *argv)
@@ -149,28 +216,37 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
     """Tables, verdicts, and whether all targets were met."""
     run("modprobe", "-q", "tcp_bbr", timeout=10) if Path("/sbin/modprobe").exists() else None
     serve_iperf(lab)
-    paths = [
+    paths: list[Tunnel] = [
         OneHub(QUIC, 221, 7461, "quic"),
         OneHub(WEBSOCKET, 222, 7462, "websocket"),
         OneHub(WIREGUARD, 223, 7463, "wireguard"),
+        Quincy(),
     ]
     up: dict[str, list[Flow]] = {}
     down: dict[str, list[Flow]] = {}
     idle: dict[str, list[float]] = {}
     loaded: dict[str, list[float]] = {}
     connect: dict[str, float] = {}
-    for path in paths:
-        path.open(lab)
+    for path in list(paths):
+        try:
+            path.open(lab)
+        except UnavailableError as error:
+            print(f"left out: {error}")
+            paths.remove(path)
         connect[path.name] = path.handshake_ms or 0.0
-        for _ in range(rounds):
+    for _ in range(rounds):
+        for path in paths:
             up.setdefault(path.name, []).append(tcp_flow(lab, path, seconds, download=False))
             down.setdefault(path.name, []).append(tcp_flow(lab, path, seconds, download=True))
             idle.setdefault(path.name, []).append(ping_us(lab, path))
             loaded.setdefault(path.name, []).append(ping_under_load(lab, path, seconds))
+    for path in paths:
         path.close()
     median = statistics.median
     gbit = {name: median(f.gbit for f in up[name]) for name in up}
     gbit_down = {name: median(f.gbit for f in down[name]) for name in down}
+    ratio = median(a.gbit / b.gbit for a, b in zip(up[QUIC], up[WIREGUARD], strict=True))
+    ratio_down = median(a.gbit / b.gbit for a, b in zip(down[QUIC], down[WIREGUARD], strict=True))
     table: Table = [
         [
             "transport",
@@ -184,7 +260,9 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
     ]
     for name in up:
         figures = f"{gbit[name]:.2f}", f"{gbit_down[name]:.2f}", cpu(up[name]), f"{median(idle[name]):.0f}"
-        table.append([name, *figures, f"{median(loaded[name]):.2f}", f"{connect[name]:.1f}"])
+        table.append(
+            [name, *figures, f"{median(loaded[name]):.2f}", f"{connect[name]:.1f}" if connect[name] else "-"]
+        )
     lossy = loss_table(lab, seconds)
     gap, carrier = failover(lab)
     blocked = connect_blocked(lab)
@@ -195,8 +273,9 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
         ["… again, median", f"{median(blocked[1:]):.0f} ms"],
     ]
     targets = [
-        ("QUIC / WireGuard, one flow up", gbit[QUIC] / gbit[WIREGUARD], 0.5, True),
-        ("QUIC / WireGuard, one flow down", gbit_down[QUIC] / gbit_down[WIREGUARD], 0.5, True),
+        ("QUIC / WireGuard, one flow up", ratio, 0.5, True),
+        ("QUIC / WireGuard, one flow down", ratio_down, 0.5, True),
+        *(((f"QUIC / quincy, one flow {way}", other, 2, True) for way, other in beside(up, down))),
         ("QUIC / WebSocket on cubic, 8 flows at 1 % loss", lossy[QUIC] / lossy["WebSocket, cubic"], 3, True),
         ("failover, s", gap, 5, False),
         ("connect with UDP blocked, s", max(blocked) / 1000, 1, False),
@@ -216,6 +295,17 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
         ("Survival", survival),
     ]
     return sections, verdicts, all(line.startswith("pass") for line in verdicts)
+
+
+def beside(up: dict[str, list[Flow]], down: dict[str, list[Flow]]) -> list[tuple[str, float]]:
+    """Medians of the rounds' ratios to quincy, where that was there."""
+    if QUINCY not in up:
+        return []
+    ratios = []
+    for way, all_flows in (("up", up), ("down", down)):
+        pairs = zip(all_flows[QUIC], all_flows[QUINCY], strict=True)
+        ratios.append((way, statistics.median(a.gbit / b.gbit for a, b in pairs)))
+    return ratios
 
 
 def loss_table(lab: Lab, seconds: float) -> dict[str, float]:
