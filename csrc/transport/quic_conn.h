@@ -109,6 +109,7 @@ struct sv_quic_conn {
     size_t burst;                   /* bytes written since the pacer was told */
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
+    uint64_t allowed_until;         /* ns: then the owner is asked anew, whose rules may have changed */
     const uint8_t *pin;             /* SHA-256 that the peer's certificate must have; NULL: any */
     int fault;                      /* found inside: the connection ends when the packet has been read */
     const char *fault_why;
