@@ -184,6 +184,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t stream, uint64_t offset, uint64_t
     (void)stream_user;
     if (stream == conn->stream) {
         sv_quic_backlog_acked(&conn->backlog, &conn->side->blocks, (size_t)len);
+        conn->progress_at = conn->side->now;
     }
     return 0;
 }

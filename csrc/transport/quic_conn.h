@@ -106,6 +106,7 @@ struct sv_quic_conn {
     struct sv_quic_conn *next_work;
     int64_t stream; /* -1: none yet */
     struct sv_quic_backlog backlog;
+    uint64_t progress_at;           /* ns: when the peer last acknowledged stream bytes, or owed nothing */
     size_t burst;                   /* bytes written since the pacer was told */
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
