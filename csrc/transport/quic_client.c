@@ -134,8 +134,8 @@ static void on_socket(void *ctx, int events)
             sv_quic_side_writable(&client->side);
         }
     }
-    if (!(events & SV_READABLE)) {
-        return;
+    if (!(events & SV_READABLE) || !at->watch) {
+        return; /* the writing may have closed it */
     }
     for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
         if (sv_udp_receive(at->fd, client->batch, on_datagrams, at) < SV_UDP_BATCH) {
