@@ -125,7 +125,8 @@ void sv_conn_publish(struct sv_conn *conn)
     sv_set(&to->measured, quality->srtt_ns != 0);
     if (!conn->worker->engine->server) {
         sv_dialer_publish(conn);
-    } else if (conn->link && conn->remote_port != conn->link->remote_port) {
+    } else if (conn->link && (conn->remote_port != conn->link->remote_port ||
+                              memcmp(conn->remote, conn->link->remote, sizeof conn->remote) != 0)) {
         sv_hub_note_remote(conn);
     }
 }

@@ -8,13 +8,14 @@ static struct sv_hub *hub_of(const struct sv_conn *conn)
     return conn->worker->engine->hub;
 }
 
-/* A path that is not live yet counts like a handshake, a live session's is judged by its client's rules. */
-static bool path_is_refused(struct sv_hub *hub, struct sv_conn *conn, const uint8_t remote[16])
+/* The address is not proven yet, so nothing is counted against it: anybody may put another's into his packets. Who has not said who he is stays where
+ * he is; a client is judged by its rules. */
+static bool path_is_refused(const struct sv_conn *conn, const uint8_t remote[16])
 {
     int64_t now = (int64_t)(sv_clock_wall() / SV_NS_PER_S);
 
-    return !sv_admission_source_passes(&hub->admission, conn->worker->loop.now, remote) ||
-           (conn->client && sv_client_refusal(conn->client, remote, now) == SV_DISCONNECT_SOURCE_DENIED);
+    return conn->client ? sv_client_refusal(conn->client, remote, now) == SV_DISCONNECT_SOURCE_DENIED
+                        : memcmp(conn->link->remote, remote, 16) != 0;
 }
 
 static void note_remote(struct sv_conn *conn, const uint8_t remote[16], uint16_t port)
@@ -29,7 +30,7 @@ bool sv_hub_admits_path(struct sv_conn *conn, const uint8_t remote[16], uint16_t
     bool refused;
 
     pthread_mutex_lock(&hub->lock);
-    refused = path_is_refused(hub, conn, remote);
+    refused = path_is_refused(conn, remote);
     if (!refused) {
         note_remote(conn, remote, port);
     }

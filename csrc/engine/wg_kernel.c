@@ -42,6 +42,19 @@ static bool matches(const char *name, const char *pattern)
     return percent ? strncmp(name, pattern, before) == 0 : strcmp(name, pattern) == 0;
 }
 
+/* The library frees what it read as it is: our key, and the peers' preshared ones. */
+static void free_read(wg_device *device)
+{
+    wg_peer *peer;
+
+    wg_for_each_peer(device, peer)
+    {
+        sv_wipe(peer->preshared_key, sizeof peer->preshared_key);
+    }
+    sv_wipe(device->private_key, sizeof device->private_key);
+    wg_free_device(device);
+}
+
 static bool has_key(const char *name, const uint8_t private_key[SV_KEY])
 {
     wg_device *device = NULL;
@@ -51,8 +64,7 @@ static bool has_key(const char *name, const uint8_t private_key[SV_KEY])
         return false;
     }
     same = sv_equal(device->private_key, private_key, SV_KEY);
-    sv_wipe(device->private_key, sizeof device->private_key);
-    wg_free_device(device);
+    free_read(device);
     return same;
 }
 
@@ -126,8 +138,7 @@ int sv_wg_kernel_listen(struct sv_wg *wg, const uint8_t private_key[SV_KEY], uin
                        strerror(-error));
     }
     *port = now->listen_port;
-    sv_wipe(now->private_key, sizeof now->private_key);
-    wg_free_device(now);
+    free_read(now);
     return 0;
 }
 
@@ -314,12 +325,11 @@ void sv_wg_kernel_read(struct sv_wg *wg, uint64_t now)
         return;
     }
     wg->kernel_lost = false;
-    sv_wipe(device->private_key, sizeof device->private_key);
     wg_for_each_peer(device, peer)
     {
         take(wg, peer, now);
     }
-    wg_free_device(device);
+    free_read(device);
     put_what_is_missing(wg, now);
 }
 

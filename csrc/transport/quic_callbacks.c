@@ -2,9 +2,12 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "crypto/keys.h"
 #include "io/socket.h"
 #include "transport/quic_conn.h"
+
+static const uint64_t ALLOWED_FOR = SV_NS_PER_S;
 
 /* ---- identifiers and randomness ---- */
 
@@ -75,13 +78,14 @@ bool sv_quic_allows_path(struct sv_quic_conn *conn)
     memcpy(&remote, addr, conn->coming_from->remote.addrlen);
     memcpy(&candidate.to, addr, conn->coming_from->remote.addrlen);
     conn->coming_from = NULL;
-    if (sv_endpoint_same(&candidate, &conn->allowed)) {
+    if (sv_endpoint_same(&candidate, &conn->allowed) && conn->side->now < conn->allowed_until) {
         return true;
     }
     sv_sockaddr_split(&remote, ip, &port);
     conn->path_refused = conn->link.sink->on_path && !conn->link.sink->on_path(&conn->link, ip, port);
     if (!conn->path_refused) {
         conn->allowed = candidate;
+        conn->allowed_until = conn->side->now + ALLOWED_FOR;
     }
     return !conn->path_refused;
 }
@@ -180,6 +184,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t stream, uint64_t offset, uint64_t
     (void)stream_user;
     if (stream == conn->stream) {
         sv_quic_backlog_acked(&conn->backlog, &conn->side->blocks, (size_t)len);
+        conn->progress_at = conn->side->now;
     }
     return 0;
 }

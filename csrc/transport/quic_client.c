@@ -58,9 +58,21 @@ static struct quic_client *client_of(struct sv_quic_side *side)
 
 /* ---- sockets ---- */
 
+/* A batch that waits for the socket is lost with it, as on the network; it would keep all others waiting. */
+static void lose_batch(struct client_socket *at)
+{
+    struct sv_quic_tx *tx = &at->client->side.tx;
+
+    if (tx->stuck && sv_quic_local_port(&tx->path.path) == at->udp.port) {
+        tx->stuck = tx->full = false;
+        tx->len = tx->count = 0;
+    }
+}
+
 static void close_socket(struct client_socket *at)
 {
     if (at->watch) {
+        lose_batch(at);
         sv_watch_close(at->watch);
         at->watch = NULL;
         sv_udp_close(&at->udp);
@@ -122,8 +134,8 @@ static void on_socket(void *ctx, int events)
             sv_quic_side_writable(&client->side);
         }
     }
-    if (!(events & SV_READABLE)) {
-        return;
+    if (!(events & SV_READABLE) || !at->watch) {
+        return; /* the writing may have closed it */
     }
     for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
         if (sv_udp_receive(at->fd, client->batch, on_datagrams, at) < SV_UDP_BATCH) {

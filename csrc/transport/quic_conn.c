@@ -20,6 +20,7 @@ enum {
 };
 
 static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;
+static const uint64_t STALLED_AFTER = 30 * SV_NS_PER_S; /* as TCP's user timeout */
 /* Probes of the path's MTU in the order of trial: Ethernet by IPv4 and IPv6, then what tunnels and mobile networks leave. */
 static const uint16_t probes[] = {1472, 1452, 1400, 1340, 1252};
 static const uint32_t versions[] = {NGTCP2_PROTO_VER_V1};
@@ -50,16 +51,25 @@ static void arm(struct sv_quic_side *side)
     }
 }
 
+/* A peer that is alive and yet takes nothing of the stream: it offers no window, or acknowledges all but that. */
+static uint64_t stalled_at(const struct sv_quic_conn *conn)
+{
+    return conn->backlog.held ? conn->progress_at + STALLED_AFTER : SV_NEVER;
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 void sv_quic_conn_arm(struct sv_quic_conn *conn)
 {
-    uint64_t at = conn->give_up_at;
+    uint64_t at = sooner(conn->give_up_at, stalled_at(conn));
 
     if (conn->state == SV_QUIC_CLOSED) {
         at = 0;
     } else if (conn->quic) {
-        uint64_t expiry = ngtcp2_conn_get_expiry2(conn->quic);
-
-        at = expiry < at ? expiry : at;
+        at = sooner(at, ngtcp2_conn_get_expiry2(conn->quic));
     }
     sv_heap_set(&conn->side->deadlines, &conn->deadline, at);
     arm(conn->side);
@@ -73,6 +83,9 @@ static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
 
     if (conn->state != SV_QUIC_OPEN || conn->close_wanted) {
         return SV_E_CLOSED;
+    }
+    if (!conn->backlog.held) {
+        conn->progress_at = conn->side->loop->now;
     }
     if (sv_quic_backlog_append(&conn->backlog, &conn->side->blocks, bytes, len)) {
         sv_quic_conn_end(conn, SV_E_NOMEM, "out of memory");
@@ -372,6 +385,10 @@ static void on_time(struct sv_quic_conn *conn)
     if (conn->give_up_at <= conn->side->now) {
         sv_quic_conn_close(conn, conn->state == SV_QUIC_OPENING ? SV_E_TIMEOUT : 0,
                            conn->state == SV_QUIC_OPENING ? "no connection in time" : "");
+        return;
+    }
+    if (stalled_at(conn) <= conn->side->now) {
+        close_now(conn, SV_E_TIMEOUT, "the other side took nothing for 30 s");
         return;
     }
     if (conn->quic) {

@@ -109,10 +109,12 @@ struct sv_quic_conn {
     struct sv_quic_conn *next_work;
     int64_t stream; /* -1: none yet */
     struct sv_quic_backlog backlog;
-    size_t burst; /* bytes written since the pacer was told */
+    uint64_t progress_at; /* ns: when the peer last acknowledged stream bytes, or owed nothing */
+    size_t burst;         /* bytes written since the pacer was told */
     enum sv_quic_pacing pacing;
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
+    uint64_t allowed_until;         /* ns: then the owner is asked anew, whose rules may have changed */
     const uint8_t *pin;             /* SHA-256 that the peer's certificate must have; NULL: any */
     int fault;                      /* found inside: the connection ends when the packet has been read */
     const char *fault_why;

@@ -155,8 +155,10 @@ static struct sv_quic_conn *find_long(struct sv_quic_server *server, const struc
     ngtcp2_version_cid packet;
     int result = ngtcp2_pkt_decode_version_cid(&packet, bytes, len, SV_QUIC_ID);
 
+    /* Version 0 is such an answer itself (RFC 9000, section 6.1). */
     if (result == NGTCP2_ERR_VERSION_NEGOTIATION ||
-        (!result && packet.version != NGTCP2_PROTO_VER_V1 && len >= NGTCP2_MAX_UDP_PAYLOAD_SIZE)) {
+        (!result && packet.version && packet.version != NGTCP2_PROTO_VER_V1 &&
+         len >= NGTCP2_MAX_UDP_PAYLOAD_SIZE)) {
         sv_quic_answer_version(server, from, &packet);
         return NULL;
     }

@@ -248,6 +248,23 @@ static size_t mangle(uint8_t *bytes)
     }
 }
 
+static void an_answer_about_versions_is_not_answered(void)
+{
+    uint8_t bytes[1300] = {0xC0, 0, 0, 0, 0, 8, [14] = 8};
+    int fd;
+
+    quic_open_pair();
+    fd = stranger(sv_quic_server_port(quic.server));
+    CHECK_EQ(send(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    QUIC_WAIT(sv_quic_server_counters(quic.server)->dropped == 1);
+    CHECK_EQ(sv_quic_server_counters(quic.server)->versions, 0);
+    bytes[1] = 0x1A;
+    CHECK_EQ(send(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    QUIC_WAIT(sv_quic_server_counters(quic.server)->versions == 1);
+    close(fd);
+    quic_close_all();
+}
+
 static void garbage_harms_nobody(void)
 {
     static uint8_t bytes[DATAGRAM];
@@ -291,6 +308,7 @@ int main(void)
     RUN(a_server_that_stops_accepting_keeps_its_links);
     RUN(nobody_there_is_a_timeout);
     RUN(half_open_handshakes_do_not_keep_others_out);
+    RUN(an_answer_about_versions_is_not_answered);
     RUN(garbage_harms_nobody);
     return CHECK_DONE("test_transport_quic_hostile");
 }
