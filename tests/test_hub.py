@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from smartvpn._control import Fanout
 from smartvpn._native import ClientCounters
-from smartvpn.hub import _traffic
+from smartvpn.config import ServerConfig, TransportMode
+from smartvpn.errors import ConfigError
+from smartvpn.hub import _running, _traffic
+from smartvpn.hub._running import Running
 from smartvpn.hub._traffic import Traffic
-from smartvpn.types import ClientTotals
+from smartvpn.registry.sqlite import SqliteRegistry
+from smartvpn.types import ClientTotals, Keypair
 
 # counters
 
@@ -51,3 +56,58 @@ async def test_counters_are_written_once(monkeypatch: pytest.MonkeyPatch) -> Non
     registry.answers.set()
     await closing
     assert registry.written == 100
+
+
+# a start that fails, and an end that does
+
+
+def config(**more: Any) -> ServerConfig:
+    """A hub of WireGuard alone."""
+    pair = Keypair.generate()
+    return ServerConfig(
+        private_key=pair.private_key,
+        public_key=pair.public_key,
+        subnet="10.8.0.0/24",
+        transport_mode=TransportMode.WIREGUARD,
+        server_endpoint="vpn.example.org",
+        registry=":memory:",
+        **more,
+    )
+
+
+class OpenEngine:
+    """An engine that is open until it is closed."""
+
+    interface, port, wg_port = "svpn-test", 0, 51820
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        """Close."""
+        self.closed = True
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> tuple[OpenEngine, list[SqliteRegistry]]:
+    """The engine that a start opens, and the registries that were closed."""
+    engine, closed = OpenEngine(), list[SqliteRegistry]()
+    close = SqliteRegistry.close
+
+    async def noted(registry: SqliteRegistry) -> None:
+        closed.append(registry)
+        await close(registry)
+
+    monkeypatch.setattr(SqliteRegistry, "close", noted)
+    monkeypatch.setattr(_running, "open_engine", lambda *_: (engine, False))
+    return engine, closed
+
+
+async def test_a_certificate_that_is_none(opened: tuple[OpenEngine, list[SqliteRegistry]]) -> None:
+    """It is named, and what the start had opened is closed."""
+    engine, closed = opened
+    pem = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
+    with pytest.raises(ConfigError, match=r"^tlsCert: "):
+        await Running.open(config(tls_cert=pem, tls_key=pem), Fanout(), None, 1)
+    assert engine.closed
+    assert len(closed) == 1

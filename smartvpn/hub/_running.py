@@ -86,7 +86,12 @@ class Running:
         except BaseException:
             await registry.close()
             raise
-        running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key, quic))
+        try:
+            running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key, quic))
+        except BaseException:
+            await asyncio.to_thread(engine.close)
+            await registry.close()
+            raise
         running._in_kernel = in_kernel
         try:
             await running._begin()
