@@ -11,10 +11,12 @@ import pytest
 from smartvpn._control import Fanout
 from smartvpn._native import ClientCounters
 from smartvpn.config import ServerConfig, TransportMode
-from smartvpn.errors import ConfigError
+from smartvpn.errors import ConfigError, SmartVpnError
 from smartvpn.hub import _running, _traffic
+from smartvpn.hub._peers import Peers
 from smartvpn.hub._running import Running
 from smartvpn.hub._traffic import Traffic
+from smartvpn.network import Network
 from smartvpn.registry.sqlite import SqliteRegistry
 from smartvpn.types import ClientTotals, Keypair
 
@@ -109,5 +111,23 @@ async def test_a_certificate_that_is_none(opened: tuple[OpenEngine, list[SqliteR
     pem = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
     with pytest.raises(ConfigError, match=r"^tlsCert: "):
         await Running.open(config(tls_cert=pem, tls_key=pem), Fanout(), None, 1)
+    assert engine.closed
+    assert len(closed) == 1
+
+
+async def test_a_network_that_cannot_be_put_back(
+    opened: tuple[OpenEngine, list[SqliteRegistry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's end tells it, and closes everything else; a start that failed by it leaves nothing either."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SmartVpnError("cannot write the journal")
+
+    engine, closed = opened
+    monkeypatch.setattr(Network, "configure_hub", full)
+    monkeypatch.setattr(Network, "restore", full)
+    monkeypatch.setattr(Peers, "routes_beyond", lambda _: [])
+    with pytest.raises(SmartVpnError, match="cannot write the journal"):
+        await Running.open(config(), Fanout(), None, 1)
     assert engine.closed
     assert len(closed) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,13 +114,14 @@ class Running:
             log.info("QUIC cert hash: %s", self.bundles.quic_cert_hash)
 
     async def close(self) -> None:
-        """End sessions, put the network back, close the registry."""
-        await self.traffic.close()
-        if self._pump is not None:
-            await self._pump.close()
-        await asyncio.to_thread(self.network.restore)
-        await asyncio.to_thread(self.engine.close)
-        await self.registry.close()
+        """End sessions, put the network back, close the registry; one that fails keeps no other open."""
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.registry.close)
+            last_first.push_async_callback(asyncio.to_thread, self.engine.close)
+            last_first.push_async_callback(asyncio.to_thread, self.network.restore)
+            if self._pump is not None:
+                last_first.push_async_callback(self._pump.close)
+            last_first.push_async_callback(self.traffic.close)
 
     def listen_addresses(self) -> ListenAddresses:
         """Where each transport listens."""
