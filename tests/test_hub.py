@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from smartvpn._control import Fanout
 from smartvpn._native import ClientCounters
-from smartvpn.config import ServerConfig, TransportMode
-from smartvpn.errors import ConfigError, SmartVpnError
+from smartvpn.config import ServerConfig, TransportMode, WgPeerConfig
+from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
 from smartvpn.hub import _running, _traffic
-from smartvpn.hub._peers import Peers
 from smartvpn.hub._running import Running
 from smartvpn.hub._traffic import Traffic
 from smartvpn.network import Network
@@ -84,6 +84,23 @@ class OpenEngine:
 
     def __init__(self) -> None:
         self.closed = False
+        self.peers: dict[str, WgPeerConfig] = {}
+
+    def put_wg_peer(self, peer: WgPeerConfig, _: str | None) -> None:
+        """Add or change."""
+        self.peers[peer.public_key] = peer
+
+    def remove_wg_peer(self, public_key: str) -> None:
+        """Remove."""
+        del self.peers[public_key]
+
+    def wg_peers(self) -> list[SimpleNamespace]:
+        """All, as far as anybody looks."""
+        return [SimpleNamespace(client_id="", allowed_ips=p.allowed_ips) for p in self.peers.values()]
+
+    def totals(self) -> list[ClientCounters]:
+        """Nothing was counted."""
+        return []
 
     def close(self) -> None:
         """Close."""
@@ -126,8 +143,36 @@ async def test_a_network_that_cannot_be_put_back(
     engine, closed = opened
     monkeypatch.setattr(Network, "configure_hub", full)
     monkeypatch.setattr(Network, "restore", full)
-    monkeypatch.setattr(Peers, "routes_beyond", lambda _: [])
     with pytest.raises(SmartVpnError, match="cannot write the journal"):
         await Running.open(config(), Fanout(), None, 1)
     assert engine.closed
     assert len(closed) == 1
+
+
+# peers that are no clients
+
+
+async def test_a_peer_without_its_routes(
+    opened: tuple[OpenEngine, list[SqliteRegistry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a route is another's already, the peer is as it was, and the next one is not in its way."""
+
+    def taken(_: Network, *, routes: list[str], **__: object) -> None:
+        if "192.168.1.0/24" in routes:
+            raise ConflictError("a route to 192.168.1.0/24 exists already")
+
+    engine, _ = opened
+    monkeypatch.setattr(Network, "configure_hub", taken)
+    monkeypatch.setattr(Network, "restore", lambda _: None)
+    monkeypatch.setattr(_running, "EnginePump", lambda *_: None)
+    first, second = Keypair.generate().public_key, Keypair.generate().public_key
+    running = await Running.open(config(), Fanout(), None, 1)
+    good = WgPeerConfig(public_key=first, allowed_ips=["10.60.0.0/24"])
+    await running.put_peer(good)
+    for key in (first, second):
+        with pytest.raises(ConflictError):
+            await running.put_peer(WgPeerConfig(public_key=key, allowed_ips=["192.168.1.0/24"]))
+    assert engine.peers == {first: good}
+    await running.put_peer(WgPeerConfig(public_key=second, allowed_ips=["10.70.0.0/24"]))
+    assert running.peers.routes_beyond() == ["10.60.0.0/24", "10.70.0.0/24"]
+    await running.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead
 from smartvpn._quic import quic_identity
 from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
-from smartvpn.config import ClientEntry, ServerConfig, TransportMode
+from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgPeerConfig
 from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
@@ -143,6 +143,17 @@ class Running:
             routes=self.peers.routes_beyond(),
             guarded=self._in_kernel,
         )
+
+    async def put_peer(self, peer: WgPeerConfig) -> None:
+        """Add or change a WireGuard peer, with the routes to it; or neither."""
+        take_back = await self.peers.put(peer)
+        try:
+            await self.configure_network()
+        except SmartVpnError:
+            take_back()
+            with suppress(SmartVpnError):
+                await self.configure_network()
+            raise
 
     # entries
 
