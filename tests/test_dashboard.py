@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,6 +72,12 @@ def refused(*options: str, folder: Path) -> str:
 # the door
 
 
+def login_head(dashboard: Dashboard, length: int) -> bytes:
+    """A login up to its body."""
+    head = ["POST /login HTTP/1.1", f"Host: 127.0.0.1:{dashboard.port}", f"Content-Length: {length}", "", ""]
+    return "\r\n".join(head).encode()
+
+
 @pytest.mark.parametrize("path", ["/api/session", "/api/events", "/api/export?id=a&format=wireguard"])
 def test_nothing_is_told_to_strangers(dashboard: Dashboard, path: str) -> None:
     """401, with or without an invented cookie; the page leads to the login."""
@@ -94,6 +101,27 @@ def test_guessing_is_slow(dashboard: Dashboard) -> None:
     """After ten wrong tokens the source waits, even with the right one."""
     assert [dashboard.login("wrong").status for _ in range(10)] == [403] * 10
     assert dashboard.login().status == 429
+
+
+def test_nobody_is_many_sources(dashboard: Dashboard) -> None:
+    """A header that a proxy would set makes no other source, where there is no proxy."""
+    for number in range(10):
+        assert dashboard.login("wrong", X_Forwarded_For=f"192.0.2.{number}").status == 403
+    assert dashboard.login(X_Forwarded_For="192.0.2.99").status == 429
+
+
+def test_guesses_at_one_moment_are_counted(dashboard: Dashboard) -> None:
+    """Requests that begin before the first of them fails are no more guesses than others."""
+    body = b"token=wrong"
+    with ExitStack() as stack:
+        ways = [stack.enter_context(dashboard.connect()) for _ in range(20)]
+        for way in ways:
+            way.sendall(login_head(dashboard, len(body)))
+        time.sleep(0.5)
+        for way in ways:
+            way.sendall(body)
+        answers = [way.recv(64).split()[1] for way in ways]
+    assert sorted(answers) == [b"403"] * 10 + [b"429"] * 10
 
 
 def test_a_session_ends(dashboard: Dashboard) -> None:

@@ -136,12 +136,13 @@ class Pages:
         source = request.client.host if request.client else ""
         if not from_own_page(request.headers):
             return Response("this form was sent by another site\n", 403)
-        if not self._access.may_try(source):
-            return FileResponse(STATIC / "login-later.html", 429, {"Retry-After": "60"})
         try:
             form = parse_qs((await _body(request)).decode("utf-8", "replace"), max_num_fields=4)
         except (TooLargeError, TimeoutError, ValueError):
             return Response("this is no login\n", 400)
+        # Asked with nothing to wait for between it and the login: many at once are no more than their number.
+        if not self._access.may_try(source):
+            return FileResponse(STATIC / "login-later.html", 429, {"Retry-After": "60"})
         cookie = self._access.login(form.get("token", [""])[0].strip(), source)
         if cookie is None:
             return FileResponse(STATIC / "login-wrong.html", 403)
