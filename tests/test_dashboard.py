@@ -124,6 +124,16 @@ def test_guesses_at_one_moment_are_counted(dashboard: Dashboard) -> None:
     assert sorted(answers) == [b"403"] * 10 + [b"429"] * 10
 
 
+def test_odd_requests_leave_no_trace(dashboard: Dashboard) -> None:
+    """An origin that is no address is another site's; who leaves amid a request is no failure of ours."""
+    assert dashboard.login(Origin="http://[").status == 403
+    with dashboard.connect() as way:
+        way.sendall(login_head(dashboard, 9) + b"to")
+        time.sleep(0.5)
+    assert dashboard.login().status == 303
+    assert "Traceback" not in dashboard.log
+
+
 def test_a_session_ends(dashboard: Dashboard) -> None:
     """By logging out, at once."""
     visitor = dashboard.visitor()

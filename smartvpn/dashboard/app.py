@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import segno
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -256,13 +256,16 @@ async def _with_errors(handler: Handler, request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """All of it, within bounds of size and time."""
+    """All of it, within bounds of size and time. Raises TimeoutError too where the sender is gone."""
     body = bytearray()
-    async with asyncio.timeout(_BODY_SECS):
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _BODY_BYTES:
-                raise TooLargeError
+    try:
+        async with asyncio.timeout(_BODY_SECS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _BODY_BYTES:
+                    raise TooLargeError
+    except ClientDisconnect:
+        raise TimeoutError from None
     return bytes(body)
 
 
