@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from smartvpn.config import ClientConfig, ClientEntry
 from smartvpn.dashboard.access import Access
-from smartvpn.dashboard.app import file_name
+from smartvpn.dashboard.app import _shown_once, file_name
 from smartvpn.dashboard.rates import Rate, Rates
+from smartvpn.types import BundleSecrets, ConfigBundle, Keypair
 from tests.dashboard import COMMAND, Dashboard
 from tests.raw import SocketDaemon, environment
 
@@ -338,3 +340,22 @@ def test_rates_are_per_second() -> None:
 def test_file_names_are_tame(client_id: str, name: str) -> None:
     """Letters, digits, and no way out of the folder."""
     assert file_name(client_id) == name
+
+
+def test_a_config_that_no_code_can_hold() -> None:
+    """The keys are shown all the same: they are nowhere else."""
+    pair = Keypair.generate()
+    entry = ClientEntry(
+        client_id="a", public_key=pair.public_key, wg_public_key=pair.public_key, assigned_ip="10.8.0.2"
+    )
+    config = ClientConfig(server_url="wss://vpn.example.org/", server_public_key=pair.public_key)
+    short, long = (
+        _shown_once(
+            ConfigBundle(
+                entry=entry, smartvpn_config=config, wireguard_config="x" * size, secrets=BundleSecrets()
+            )
+        )
+        for size in (300, 3000)
+    )
+    assert short["qr"].startswith("data:image/svg+xml")
+    assert (long["qr"], long["wireguard"]) == (None, "x" * 3000)

@@ -228,14 +228,22 @@ class Pages:
 
 def _shown_once(bundle: ConfigBundle) -> dict[str, Any]:
     """A bundle as the page shows it: texts, and the QR code that WireGuard's apps read."""
-    code = segno.make_qr(bundle.wireguard_config, error="l")
     return {
         "entry": to_json(bundle.entry),
         "fileName": file_name(bundle.entry.client_id),
         "smartvpn": dump(bundle.smartvpn_config, indent=2) + "\n",
         "wireguard": bundle.wireguard_config,
-        "qr": code.svg_data_uri(border=3, dark="#000", light="#fff", scale=4),
+        "qr": _qr(bundle.wireguard_config),
     }
+
+
+def _qr(text: str) -> str | None:
+    """None for a text that no code can hold: the keys in it are not lost for that."""
+    try:
+        code = segno.make_qr(text, error="l")
+    except segno.DataOverflowError:
+        return None
+    return code.svg_data_uri(border=3, dark="#000", light="#fff", scale=4)
 
 
 def file_name(client_id: str) -> str:

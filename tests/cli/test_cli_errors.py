@@ -15,6 +15,7 @@ import pytest
 
 from smartvpn.cli._commands import main
 from smartvpn.cli._errors import ExitCode, explain
+from smartvpn.cli._qr import qr_text
 from smartvpn.keys import PrivateKey
 from tests.cli.tool import Done, environment, run
 from tests.raw import AS_NOBODY, SocketDaemon
@@ -286,3 +287,9 @@ def test_the_import_of_the_package_needs_no_extra() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_a_text_that_no_code_can_hold() -> None:
+    """There is none for it, which is no error: the files are written by then."""
+    assert qr_text("x" * 300, colours=False)
+    assert qr_text("x" * 3000, colours=False) is None
