@@ -14,7 +14,8 @@ import click
 import pytest
 
 from smartvpn.cli._commands import main
-from smartvpn.cli._errors import ExitCode, explain
+from smartvpn.cli._errors import ExitCode, Failure, explain
+from smartvpn.cli._files import refuse_unwritable
 from smartvpn.cli._qr import qr_text
 from smartvpn.keys import PrivateKey
 from tests.cli.tool import Done, environment, run
@@ -293,3 +294,12 @@ def test_a_text_that_no_code_can_hold() -> None:
     """There is none for it, which is no error: the files are written by then."""
     assert qr_text("x" * 300, colours=False)
     assert qr_text("x" * 3000, colours=False) is None
+
+
+def test_a_folder_in_a_files_place(folder: Path) -> None:
+    """It is told before a key is changed: --force replaces files, and no folder."""
+    place = folder / "alice.conf"
+    place.mkdir()
+    with pytest.raises(Failure, match="is a folder") as told:
+        refuse_unwritable([folder / "alice.json", place])
+    assert told.value.status is ExitCode.CONFLICT
