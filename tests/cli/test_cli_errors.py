@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from smartvpn.cli import _process
 from smartvpn.cli._commands import main
 from smartvpn.cli._errors import ExitCode, Failure, explain
 from smartvpn.cli._files import refuse_unwritable
@@ -303,3 +304,14 @@ def test_a_folder_in_a_files_place(folder: Path) -> None:
     with pytest.raises(Failure, match="is a folder") as told:
         refuse_unwritable([folder / "alice.json", place])
     assert told.value.status is ExitCode.CONFLICT
+
+
+def test_systemd_is_no_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that it holds for a unit leads to process 1, which nobody ends."""
+    signals: list[int] = []
+    monkeypatch.setattr(_process, "_listener", lambda _: 1)
+    monkeypatch.setattr(_process, "systemd_runs", lambda: True)
+    monkeypatch.setattr(_process.signal, "pidfd_send_signal", lambda _, number: signals.append(number))
+    with pytest.raises(Failure, match="systemd holds the socket") as told:
+        _process.end_listener("/run/smartvpn.sock")
+    assert (told.value.status, signals) == (ExitCode.CONFLICT, [])
