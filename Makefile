@@ -274,7 +274,8 @@ $(BUILD)/examples/%: examples/%.c $(STATIC)
 
 bench: deps-bench build
 	@$(MAKE) --no-print-directory benches
-	@$(VENV)/bin/python bench/run.py; status=$$?; $(VENV)/bin/python bench/wireguard.py && exit $$status
+	@$(VENV)/bin/python bench/run.py; status=$$?; $(VENV)/bin/python bench/wireguard.py || status=1; \
+	    $(VENV)/bin/python bench/quic.py && exit $$status
 
 # ---- install ----
 

@@ -201,6 +201,16 @@ static const struct sv_link_sink dial_sink = {.on_open = on_open, .on_closed = o
 
 /* ---- the session is there ---- */
 
+/* What could not be sent yet goes by the new link: it is what inner connections wait for. */
+static void hand_queue_over(struct sv_conn *from, struct sv_conn *to)
+{
+    if (!to->queue) {
+        to->queue = from->queue;
+        from->queue = NULL;
+        sv_worker_mark_dirty(to);
+    }
+}
+
 /* The new connection is live: what was before ends without a word, since the hub has moved the session already. */
 static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct sv_dial_attempt *attempt)
 {
@@ -218,6 +228,7 @@ static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct
     sv_dial_plan_won(&dialer->plan, way_of(attempt), sv_clock_now());
     sv_dialer_note_path(dialer);
     if (before && before != conn) {
+        hand_queue_over(before, conn);
         sv_conn_abort(before);
     }
     sv_dialer_run(dialer);

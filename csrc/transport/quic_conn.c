@@ -1,6 +1,5 @@
 #include "transport/quic_conn.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,6 @@ enum {
     DATAGRAM_FRAME_MAX = 65535,
     FRAME_HEADER = 3, /* of a datagram */
     IDS_MAX = 8,
-    NO_SUCH_PROTOCOL = 120, /* TLS alert */
 };
 
 static const uint64_t CLOSE_WITHIN = SV_NS_PER_S;
@@ -65,137 +63,6 @@ void sv_quic_conn_arm(struct sv_quic_conn *conn)
     }
     sv_heap_set(&conn->side->deadlines, &conn->deadline, at);
     arm(conn->side);
-}
-
-/* ---- the end ---- */
-
-void sv_quic_conn_end(struct sv_quic_conn *conn, int error, const char *why)
-{
-    if (conn->state == SV_QUIC_CLOSED) {
-        return;
-    }
-    sv_quic_send_forget(conn);
-    conn->state = SV_QUIC_CLOSED;
-    conn->error = error;
-    snprintf(conn->why, sizeof conn->why, "%s", why);
-    sv_quic_conn_arm(conn);
-}
-
-void sv_quic_conn_fail(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr, int error, const char *why)
-{
-    if (conn->state == SV_QUIC_CLOSED) {
-        return;
-    }
-    if (conn->quic) {
-        sv_quic_write_close(conn, ccerr);
-    }
-    sv_quic_conn_end(conn, error, why);
-}
-
-/* Application error 0 without a reason: what protocol.md has for every end that is not explained. */
-static void close_now(struct sv_quic_conn *conn, int error, const char *why)
-{
-    ngtcp2_ccerr ccerr;
-
-    ngtcp2_ccerr_default(&ccerr);
-    ngtcp2_ccerr_set_application_error(&ccerr, 0, NULL, 0);
-    sv_quic_conn_fail(conn, &ccerr, error, why);
-}
-
-void sv_quic_conn_finish(struct sv_quic_conn *conn)
-{
-    if (conn->state != SV_QUIC_CLOSED) {
-        close_now(conn, 0, "");
-    }
-    if (conn->told) {
-        conn->link.sink->on_closed(&conn->link, conn->error, conn->why);
-    }
-    conn->side->ops->on_gone(conn);
-}
-
-/* ---- reasons in words ---- */
-
-static void explain_transport_error(const ngtcp2_ccerr *ccerr, int *error, char why[SV_QUIC_WHY])
-{
-    *error = SV_E_PROTOCOL;
-    if (ccerr->error_code == NGTCP2_CONNECTION_REFUSED) {
-        *error = SV_E_REFUSED;
-        snprintf(why, SV_QUIC_WHY, "the other side refused the connection");
-    } else if (ccerr->error_code == NGTCP2_CRYPTO_ERROR + NO_SUCH_PROTOCOL) {
-        *error = SV_E_REFUSED;
-        snprintf(why, SV_QUIC_WHY, "the other side does not speak smartvpn over QUIC (ALPN)");
-    } else {
-        snprintf(why, SV_QUIC_WHY, "the other side ended the connection: QUIC error 0x%llx",
-                 (unsigned long long)ccerr->error_code);
-    }
-}
-
-static void end_by_peer(struct sv_quic_conn *conn)
-{
-    const ngtcp2_ccerr *ccerr = ngtcp2_conn_get_ccerr2(conn->quic);
-    char why[SV_QUIC_WHY] = "the other side closed the connection";
-    int error = 0;
-
-    if (conn->was_reset) {
-        sv_quic_conn_end(conn, SV_E_CLOSED, "the other side does not know the connection any more");
-        return;
-    }
-    if (ccerr->type == NGTCP2_CCERR_TYPE_TRANSPORT && ccerr->error_code != NGTCP2_NO_ERROR) {
-        explain_transport_error(ccerr, &error, why);
-    } else if (ccerr->type == NGTCP2_CCERR_TYPE_APPLICATION && conn->state == SV_QUIC_OPENING) {
-        error = SV_E_REFUSED;
-    }
-    sv_quic_conn_end(conn, error, why);
-}
-
-static void end_by_tls(struct sv_quic_conn *conn)
-{
-    uint8_t alert = ngtcp2_conn_get_tls_alert2(conn->quic);
-    ngtcp2_ccerr ccerr;
-    char why[SV_QUIC_WHY];
-
-    ngtcp2_ccerr_default(&ccerr);
-    ngtcp2_ccerr_set_tls_alert(&ccerr, alert, NULL, 0);
-    if (conn->pin_refused) {
-        sv_quic_conn_fail(conn, &ccerr, SV_E_AUTH, "the server's certificate does not match serverCertHash");
-        return;
-    }
-    snprintf(why, sizeof why, "the TLS handshake failed: %s",
-             alert ? gnutls_alert_get_name((gnutls_alert_description_t)alert) : "bad message");
-    sv_quic_conn_fail(conn, &ccerr, SV_E_PROTOCOL, why);
-}
-
-void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error)
-{
-    ngtcp2_ccerr ccerr;
-    char why[SV_QUIC_WHY];
-
-    switch (quic_error) {
-    case NGTCP2_ERR_DRAINING:
-        end_by_peer(conn);
-        return;
-    case NGTCP2_ERR_IDLE_CLOSE:
-        sv_quic_conn_end(conn, SV_E_TIMEOUT, "nothing came from the other side for the idle timeout");
-        return;
-    case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
-        sv_quic_conn_end(conn, SV_E_TIMEOUT, "no connection in time");
-        return;
-    case NGTCP2_ERR_DROP_CONN:
-    case NGTCP2_ERR_RETRY:
-        sv_quic_conn_end(conn, SV_E_PROTOCOL, "the handshake is not one");
-        return;
-    case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
-        sv_quic_conn_end(conn, SV_E_UNSUPPORTED, "the server does not speak QUIC version 1");
-        return;
-    case NGTCP2_ERR_CRYPTO:
-        end_by_tls(conn);
-        return;
-    default:
-        ngtcp2_ccerr_default(&ccerr);
-        ngtcp2_ccerr_set_liberr(&ccerr, quic_error, NULL, 0);
-        snprintf(why, sizeof why, "QUIC: %s", ngtcp2_strerror(quic_error));
-        sv_quic_conn_fail(conn, &ccerr, quic_error == NGTCP2_ERR_NOMEM ? SV_E_NOMEM : SV_E_PROTOCOL, why);
-    }
 }
 
 /* ---- operations ---- */
@@ -282,7 +149,7 @@ static void op_close(struct sv_link *link, enum sv_link_close how)
         begin_ending(conn);
         op_flush(link);
     } else if (conn->state != SV_QUIC_ENDING || how == SV_CLOSE_SILENT) {
-        close_now(conn, 0, "");
+        sv_quic_conn_close(conn, 0, "");
     }
 }
 
@@ -356,11 +223,11 @@ static void after_reading(struct sv_quic_conn *conn, int result)
     if (result) {
         sv_quic_conn_fail_by(conn, result);
     } else if (conn->fault) {
-        close_now(conn, conn->fault, conn->fault_why);
+        sv_quic_conn_close(conn, conn->fault, conn->fault_why);
     } else if (conn->path_refused) {
-        close_now(conn, SV_E_REFUSED, "its new address is not allowed");
+        sv_quic_conn_close(conn, SV_E_REFUSED, "its new address is not allowed");
     } else if (conn->fin_received) {
-        close_now(conn, 0, "the other side closed the connection");
+        sv_quic_conn_close(conn, 0, "the other side closed the connection");
     } else if (conn->close_wanted) {
         obey_close(conn);
     }
@@ -503,8 +370,8 @@ static void on_time(struct sv_quic_conn *conn)
     int result = 0;
 
     if (conn->give_up_at <= conn->side->now) {
-        close_now(conn, conn->state == SV_QUIC_OPENING ? SV_E_TIMEOUT : 0,
-                  conn->state == SV_QUIC_OPENING ? "no connection in time" : "");
+        sv_quic_conn_close(conn, conn->state == SV_QUIC_OPENING ? SV_E_TIMEOUT : 0,
+                           conn->state == SV_QUIC_OPENING ? "no connection in time" : "");
         return;
     }
     if (conn->quic) {

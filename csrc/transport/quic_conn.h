@@ -1,6 +1,7 @@
 /* A QUIC connection as both sides have it, and what the connections of one side share: a loop, deadlines, a batch that is being sent.
  *
  *   quic_conn.c     lifetime, packets in, time, the link's operations
+ *   quic_end.c      how a connection ends, in words
  *   quic_callbacks.c  what ngtcp2 calls while it reads
  *   quic_send.c     packets out, in batches of one size
  *   quic_backlog.c  stream bytes until they are acknowledged
@@ -80,6 +81,8 @@ struct sv_quic_side {
     struct sv_quic_conn *work; /* those that have something to write or to tell */
 };
 
+enum sv_quic_pacing { SV_QUIC_PACING_UNDECIDED, SV_QUIC_PACING_ON, SV_QUIC_PACING_OFF };
+
 enum sv_quic_state { SV_QUIC_OPENING, SV_QUIC_OPEN, SV_QUIC_ENDING, SV_QUIC_CLOSED };
 
 struct sv_quic_conn {
@@ -106,7 +109,8 @@ struct sv_quic_conn {
     struct sv_quic_conn *next_work;
     int64_t stream; /* -1: none yet */
     struct sv_quic_backlog backlog;
-    size_t burst;                   /* bytes written since the pacer was told */
+    size_t burst; /* bytes written since the pacer was told */
+    enum sv_quic_pacing pacing;
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
     const uint8_t *pin;             /* SHA-256 that the peer's certificate must have; NULL: any */
@@ -145,6 +149,8 @@ void sv_quic_conn_queue(struct sv_quic_conn *conn);
 void sv_quic_conn_end(struct sv_quic_conn *conn, int error, const char *why);
 /* The peer is told, as far as it can be. */
 void sv_quic_conn_fail(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr, int error, const char *why);
+/* Application error 0 without a reason: what protocol.md has for every end that is not explained. */
+void sv_quic_conn_close(struct sv_quic_conn *conn, int error, const char *why);
 /* An error of ngtcp2: what the peer is told and the owner reads follows from it. */
 void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error);
 /* The last callback, now; a link that is not closed is closed first. The connection is freed when it returns. */

@@ -11,6 +11,8 @@ enum {
     WRITES_PER_TURN = 512, /* packets of one connection; the rest goes out in the next turn */
 };
 
+static const ngtcp2_duration NEAR_RTT = 2 * NGTCP2_MILLISECONDS;
+
 static struct sv_quic_tx *tx_of(struct sv_quic_conn *conn)
 {
     return &conn->side->tx;
@@ -77,11 +79,24 @@ static bool is_burst(const struct sv_quic_conn *conn)
     return conn->burst >= BURST_MIN && conn->burst >= ngtcp2_conn_get_send_quantum2(conn->quic);
 }
 
+/* A path of less than 2 ms has no queue that a window would overrun, waking for the pacer costs a round trip there, and BBR takes its own pace for the
+ * path's when the flows inside begin, and stays at it for seconds. Decided at the first burst, for good: the pacer counts all it was not told of. */
+static bool is_paced(struct sv_quic_conn *conn)
+{
+    if (conn->pacing == SV_QUIC_PACING_UNDECIDED) {
+        ngtcp2_conn_info info;
+
+        ngtcp2_conn_get_conn_info2(conn->quic, &info);
+        conn->pacing = info.min_rtt < NEAR_RTT ? SV_QUIC_PACING_OFF : SV_QUIC_PACING_ON;
+    }
+    return conn->pacing == SV_QUIC_PACING_ON;
+}
+
 static void took(struct sv_quic_conn *conn, size_t n)
 {
     conn->burst += n;
     take(conn->side, n);
-    if (is_burst(conn)) {
+    if (is_burst(conn) && is_paced(conn)) {
         ngtcp2_conn_update_pkt_tx_time(conn->quic, tx_of(conn)->now);
         conn->burst = 0;
     }

@@ -64,7 +64,7 @@ async def test_udp_crosses(topology: Topology, direction: tuple[str, ...]) -> No
     """A moderate UDP flow loses next to nothing."""
     async with tunnel_on(topology, transportMode="quic"):
         serve_iperf(topology, "hub")
-        end = await iperf(topology, GATEWAY, "-u", "-b", "20M", "-t", "2", "-l", "1200", *direction)
+        end = await iperf(topology, GATEWAY, "-u", "-b", "10M", "-t", "3", "-l", "1200", *direction)
         assert end["sum"]["lost_percent"] < 2.0
 
 

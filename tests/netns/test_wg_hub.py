@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from smartvpn import (
@@ -115,12 +116,14 @@ async def test_the_exported_text_is_accepted(topology: Topology) -> None:
             device.end()
 
 
-async def test_native_and_wireguard_meet(topology: Topology) -> None:
-    """Mode `all`: one client by WebSocket, one by WireGuard, and packets between them both ways."""
+@pytest.mark.parametrize("transport", ["websocket", "quic"])
+async def test_native_and_wireguard_meet(topology: Topology, transport: str) -> None:
+    """Mode `all`: one native client, one by WireGuard, and packets between them both ways."""
     serve_iperf(topology, "internet")
     async with wg_hub(topology, "all", enableNat=True) as server:
         native, stock = await server.create_client("native"), await server.create_client("stock")
-        async with client_on(topology, native.smartvpn_config) as client:
+        config = attrs.evolve(native.smartvpn_config, transport=transport)
+        async with client_on(topology, config) as client:
             await client.connect()
             async with quick(topology, stock, "internet") as device:
                 assert device.pid
@@ -131,7 +134,7 @@ async def test_native_and_wireguard_meet(topology: Topology) -> None:
                 assert end["sum_received"]["bytes"] > 1e6
                 end = await iperf(topology, stock.entry.assigned_ip, "-t", "1", "-R")
                 assert end["sum_received"]["bytes"] > 1e6
-                assert {item.transport for item in await server.list_clients()} == {"websocket", "wireguard"}
+                assert {item.transport for item in await server.list_clients()} == {transport, "wireguard"}
 
 
 async def test_two_stock_clients_meet(topology: Topology) -> None:
