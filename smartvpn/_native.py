@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
+from smartvpn import _native_read as read
 from smartvpn._address import join_host_port
 from smartvpn._core import ffi, lib
 from smartvpn._native_types import (
@@ -47,7 +48,7 @@ from smartvpn.errors import (
     VpnTimeoutError,
 )
 from smartvpn.keys import decode_key, encode_key
-from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHealth, MtuInfo, TunnelState
+from smartvpn.types import ConnectionQuality, MtuInfo, TunnelState
 
 TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
@@ -220,22 +221,7 @@ class _Engine:
         """Sums since the start."""
         sums = ffi.new("sv_statistics *")
         lib.sv_engine_statistics(self._handle, sums)
-        return Counters(
-            bytes_sent=sums.bytes_sent,
-            bytes_received=sums.bytes_received,
-            packets_sent=sums.packets_sent,
-            packets_received=sums.packets_received,
-            keepalives_sent=sums.keepalives_sent,
-            keepalives_received=sums.keepalives_received,
-            uptime_seconds=sums.uptime_secs,
-            active_sessions=sums.active_sessions,
-            total_sessions=sums.total_sessions,
-            handshakes=sums.handshakes,
-            bad_handshakes=sums.bad_handshakes,
-            half_open=sums.half_open,
-            icmp_too_big_sent=sums.icmp_too_big_sent,
-            drops={name: getattr(sums.drops, name) for name, _ in ffi.typeof("sv_drops").fields},
-        )
+        return read.counters(sums, [name for name, _ in ffi.typeof("sv_drops").fields])
 
     def close(self) -> None:
         """End sessions, threads and the device; takes up to a second."""
@@ -454,27 +440,8 @@ def _wg_peer(info: Any, ips: Any) -> WgPeer:
 def _counters(info: Any) -> ClientCounters:
     return ClientCounters(
         client_id=_text(info.client_id),
-        totals=ClientTotals(
-            bytes_sent=info.bytes_sent,
-            bytes_received=info.bytes_received,
-            packets_sent=info.packets_sent,
-            packets_received=info.packets_received,
-            keepalives_received=info.keepalives_received,
-            packets_dropped=info.packets_dropped,
-            bytes_dropped=info.bytes_dropped,
-            drops=_drops(info.drops),
-        ),
-        rate_limit=_rate_limit(info),
-    )
-
-
-def _rate_limit(info: Any) -> RateLimit | None:
-    return RateLimit.of(info.bytes_per_sec, info.burst_bytes or None) if info.bytes_per_sec else None
-
-
-def _drops(info: Any) -> DropCounters:
-    return DropCounters(
-        high=info.high, normal=info.normal, low=info.low, acl=info.acl, rate_limit=info.rate_limit
+        totals=read.totals(info),
+        rate_limit=read.rate_limit(info),
     )
 
 
@@ -496,24 +463,9 @@ def _session(info: Any) -> Session:
         keepalives_received=info.keepalives_received,
         packets_dropped=info.packets_dropped,
         bytes_dropped=info.bytes_dropped,
-        rate_limit=_rate_limit(info),
-        drops=_drops(info.drops),
-        quality=_quality(info.quality),
-    )
-
-
-def _quality(info: Any) -> ConnectionQuality | None:
-    if not info.known:
-        return None
-    return ConnectionQuality(
-        srtt_ms=info.srtt_ms,
-        jitter_ms=info.jitter_ms,
-        min_rtt_ms=info.min_rtt_ms,
-        max_rtt_ms=info.max_rtt_ms,
-        loss_ratio=info.loss_ratio,
-        consecutive_timeouts=info.consecutive_timeouts,
-        link_health=list(LinkHealth)[info.health],
-        current_keepalive_interval_secs=info.keepalive_interval_secs,
+        rate_limit=read.rate_limit(info),
+        drops=read.drops(info.drops),
+        quality=read.quality(info.quality),
     )
 
 
@@ -585,20 +537,13 @@ class NativeClient(_Engine):
         """The link's measurements; None before the first."""
         info = ffi.new("sv_quality_info *")
         _check(lib.sv_client_get_quality(self._handle, info))
-        return _quality(info)
+        return read.quality(info)
 
     def mtu(self) -> MtuInfo:
         """How large a packet may be, and why."""
         info = ffi.new("sv_mtu_info *")
         _check(lib.sv_client_get_mtu(self._handle, info))
-        return MtuInfo(
-            tun_mtu=info.tun_mtu,
-            effective_mtu=info.effective_mtu,
-            link_mtu=info.link_mtu,
-            overhead_bytes=info.overhead_bytes,
-            oversized_packets_dropped=info.oversized_packets_dropped,
-            icmp_too_big_sent=info.icmp_too_big_sent,
-        )
+        return read.mtu(info)
 
 
 class NativeWireGuard(_Engine):

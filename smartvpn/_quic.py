@@ -12,12 +12,13 @@ from typing import Protocol
 from smartvpn._address import join_host_port
 from smartvpn._native import QuicIdentity, make_certificate, pem_text
 from smartvpn.config import ServerConfig
+from smartvpn.errors import ConfigError
 
 _CERTIFICATE = "quic-certificate"
 _KEY = "quic-key"
 _SECRET = "quic-secret"
 _SECRET_BYTES = 32
-_END = "-----END CERTIFICATE-----"
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 class SecretStore(Protocol):
@@ -49,9 +50,13 @@ async def quic_identity(config: ServerConfig, store: SecretStore) -> QuicIdentit
 
 
 def certificate_hash(pem: str) -> str:
-    """SHA-256 of the first certificate's DER, base64."""
-    first, _, _ = pem.partition(_END)
-    der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN CERTIFICATE-----") :] + _END)
+    """SHA-256 of the first certificate's DER, base64. Raises ConfigError where there is none."""
+    _, begin, rest = pem.partition(_BEGIN)
+    text, end, _ = rest.partition(_END)
+    try:
+        der = ssl.PEM_cert_to_DER_cert(begin + text + end)
+    except ValueError:
+        raise ConfigError("tlsCert", "holds no certificate in PEM") from None
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 

@@ -121,8 +121,10 @@ class WireGuardTunnel:
         """Give everything back."""
         if not self._first.done():
             self._first.cancel()
-        await asyncio.to_thread(self.network.restore)
-        await self._pump.close()
+        try:
+            await asyncio.to_thread(self.network.restore)
+        finally:
+            await self._pump.close()
 
     def quality(self) -> ConnectionQuality | None:
         """None: WireGuard measures nothing."""

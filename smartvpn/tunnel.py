@@ -279,8 +279,10 @@ class _Running:
             self._first.exception()
         else:
             self._first.cancel()
-        await asyncio.to_thread(self.network.restore)
-        await self._pump.close()
+        try:
+            await asyncio.to_thread(self.network.restore)
+        finally:
+            await self._pump.close()
 
     async def _apply(self, settings: TunnelSettings) -> None:
         self.settings = settings

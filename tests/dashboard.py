@@ -80,6 +80,10 @@ class Dashboard:
             self.process.kill()
             self.process.wait()
 
+    def connect(self) -> socket.socket:
+        """A connection, for what a well-behaved program would not send."""
+        return socket.create_connection(("127.0.0.1", self.port), 30)
+
     def request(
         self, method: str, path: str, body: str | None = None, **headers: str
     ) -> http.client.HTTPResponse:

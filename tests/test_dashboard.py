@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from smartvpn.config import ClientConfig, ClientEntry
 from smartvpn.dashboard.access import Access
-from smartvpn.dashboard.app import file_name
+from smartvpn.dashboard.app import _shown_once, file_name
 from smartvpn.dashboard.rates import Rate, Rates
+from smartvpn.types import BundleSecrets, ConfigBundle, Keypair
 from tests.dashboard import COMMAND, Dashboard
 from tests.raw import SocketDaemon, environment
 
@@ -71,6 +74,12 @@ def refused(*options: str, folder: Path) -> str:
 # the door
 
 
+def login_head(dashboard: Dashboard, length: int) -> bytes:
+    """A login up to its body."""
+    head = ["POST /login HTTP/1.1", f"Host: 127.0.0.1:{dashboard.port}", f"Content-Length: {length}", "", ""]
+    return "\r\n".join(head).encode()
+
+
 @pytest.mark.parametrize("path", ["/api/session", "/api/events", "/api/export?id=a&format=wireguard"])
 def test_nothing_is_told_to_strangers(dashboard: Dashboard, path: str) -> None:
     """401, with or without an invented cookie; the page leads to the login."""
@@ -94,6 +103,37 @@ def test_guessing_is_slow(dashboard: Dashboard) -> None:
     """After ten wrong tokens the source waits, even with the right one."""
     assert [dashboard.login("wrong").status for _ in range(10)] == [403] * 10
     assert dashboard.login().status == 429
+
+
+def test_nobody_is_many_sources(dashboard: Dashboard) -> None:
+    """A header that a proxy would set makes no other source, where there is no proxy."""
+    for number in range(10):
+        assert dashboard.login("wrong", X_Forwarded_For=f"192.0.2.{number}").status == 403
+    assert dashboard.login(X_Forwarded_For="192.0.2.99").status == 429
+
+
+def test_guesses_at_one_moment_are_counted(dashboard: Dashboard) -> None:
+    """Requests that begin before the first of them fails are no more guesses than others."""
+    body = b"token=wrong"
+    with ExitStack() as stack:
+        ways = [stack.enter_context(dashboard.connect()) for _ in range(20)]
+        for way in ways:
+            way.sendall(login_head(dashboard, len(body)))
+        time.sleep(0.5)
+        for way in ways:
+            way.sendall(body)
+        answers = [way.recv(64).split()[1] for way in ways]
+    assert sorted(answers) == [b"403"] * 10 + [b"429"] * 10
+
+
+def test_odd_requests_leave_no_trace(dashboard: Dashboard) -> None:
+    """An origin that is no address is another site's; who leaves amid a request is no failure of ours."""
+    assert dashboard.login(Origin="http://[").status == 403
+    with dashboard.connect() as way:
+        way.sendall(login_head(dashboard, 9) + b"to")
+        time.sleep(0.5)
+    assert dashboard.login().status == 303
+    assert "Traceback" not in dashboard.log
 
 
 def test_a_session_ends(dashboard: Dashboard) -> None:
@@ -300,3 +340,22 @@ def test_rates_are_per_second() -> None:
 def test_file_names_are_tame(client_id: str, name: str) -> None:
     """Letters, digits, and no way out of the folder."""
     assert file_name(client_id) == name
+
+
+def test_a_config_that_no_code_can_hold() -> None:
+    """The keys are shown all the same: they are nowhere else."""
+    pair = Keypair.generate()
+    entry = ClientEntry(
+        client_id="a", public_key=pair.public_key, wg_public_key=pair.public_key, assigned_ip="10.8.0.2"
+    )
+    config = ClientConfig(server_url="wss://vpn.example.org/", server_public_key=pair.public_key)
+    short, long = (
+        _shown_once(
+            ConfigBundle(
+                entry=entry, smartvpn_config=config, wireguard_config="x" * size, secrets=BundleSecrets()
+            )
+        )
+        for size in (300, 3000)
+    )
+    assert short["qr"].startswith("data:image/svg+xml")
+    assert (long["qr"], long["wireguard"]) == (None, "x" * 3000)

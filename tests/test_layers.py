@@ -27,6 +27,7 @@ PYTHON_LAYERS = [
     {"ipc"},
     {"wgconfig", "installer"},
     {"_native_types"},
+    {"_native_read"},
     {"_native"},
     {"registry"},
     {"network"},

@@ -166,7 +166,8 @@ class _Output:
             files=files,
         )
         if self.qr and not app.json:
-            click.echo(qr_text(bundle.wireguard_config, colours=sys.stdout.isatty()))
+            code = qr_text(bundle.wireguard_config, colours=sys.stdout.isatty())
+            click.echo(code) if code else app.hint("the config is too long for a QR code")
 
 
 # commands

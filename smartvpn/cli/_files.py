@@ -27,7 +27,10 @@ def refuse_existing(paths: list[Path]) -> None:
 
 
 def refuse_unwritable(paths: list[Path]) -> None:
-    """Raise Failure where the folder of one of them is missing, or not ours to write."""
+    """Raise Failure where one of them is a folder, or its folder is missing or not ours to write."""
+    for path in paths:
+        if path.is_dir():
+            raise Failure(f"{path} is a folder", "move it away, or choose another place", ExitCode.CONFLICT)
     for folder in {path.parent for path in paths}:
         if not folder.is_dir():
             raise Failure(f"{folder} is no folder", "create it, or choose another", ExitCode.NOT_FOUND)

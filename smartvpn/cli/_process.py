@@ -112,6 +112,12 @@ def end_listener(socket_path: str) -> int:
     by the time of the signal.
     """
     pid = _listener(socket_path)
+    if pid == 1 and systemd_runs():
+        raise Failure(
+            "systemd holds the socket for a daemon that it has not started",
+            "stop its socket unit with `systemctl stop`",
+            ExitCode.CONFLICT,
+        )
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

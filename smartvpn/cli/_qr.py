@@ -10,9 +10,13 @@ _LETTERS = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
 _WHITE_ON_BLACK, _RESET = "\x1b[97;40m", "\x1b[0m"
 
 
-def qr_text(text: str, *, colours: bool) -> str:
-    """The code's lines; with `colours` it is right on a bright terminal too."""
-    rows = [bytes(row) for row in segno.make_qr(text, error="l").matrix_iter(border=_QUIET_ZONE)]
+def qr_text(text: str, *, colours: bool) -> str | None:
+    """The code's lines, None for too long a text; with `colours` it is right on a bright terminal too."""
+    try:
+        code = segno.make_qr(text, error="l")
+    except segno.DataOverflowError:
+        return None
+    rows = [bytes(row) for row in code.matrix_iter(border=_QUIET_ZONE)]
     if len(rows) % 2:
         rows.append(bytes(len(rows[0])))
     lines = []

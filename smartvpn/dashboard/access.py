@@ -134,8 +134,15 @@ def from_own_page(headers: Headers) -> bool:
     """Whether the browser says that our own page sent it; programs that are no browser say nothing."""
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc == headers.get("host")
+        return _netloc(origin) == headers.get("host")
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 class Guard:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import segno
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -136,12 +136,13 @@ class Pages:
         source = request.client.host if request.client else ""
         if not from_own_page(request.headers):
             return Response("this form was sent by another site\n", 403)
-        if not self._access.may_try(source):
-            return FileResponse(STATIC / "login-later.html", 429, {"Retry-After": "60"})
         try:
             form = parse_qs((await _body(request)).decode("utf-8", "replace"), max_num_fields=4)
         except (TooLargeError, TimeoutError, ValueError):
             return Response("this is no login\n", 400)
+        # Asked with nothing to wait for between it and the login: many at once are no more than their number.
+        if not self._access.may_try(source):
+            return FileResponse(STATIC / "login-later.html", 429, {"Retry-After": "60"})
         cookie = self._access.login(form.get("token", [""])[0].strip(), source)
         if cookie is None:
             return FileResponse(STATIC / "login-wrong.html", 403)
@@ -227,14 +228,22 @@ class Pages:
 
 def _shown_once(bundle: ConfigBundle) -> dict[str, Any]:
     """A bundle as the page shows it: texts, and the QR code that WireGuard's apps read."""
-    code = segno.make_qr(bundle.wireguard_config, error="l")
     return {
         "entry": to_json(bundle.entry),
         "fileName": file_name(bundle.entry.client_id),
         "smartvpn": dump(bundle.smartvpn_config, indent=2) + "\n",
         "wireguard": bundle.wireguard_config,
-        "qr": code.svg_data_uri(border=3, dark="#000", light="#fff", scale=4),
+        "qr": _qr(bundle.wireguard_config),
     }
+
+
+def _qr(text: str) -> str | None:
+    """None for a text that no code can hold: the keys in it are not lost for that."""
+    try:
+        code = segno.make_qr(text, error="l")
+    except segno.DataOverflowError:
+        return None
+    return code.svg_data_uri(border=3, dark="#000", light="#fff", scale=4)
 
 
 def file_name(client_id: str) -> str:
@@ -255,13 +264,16 @@ async def _with_errors(handler: Handler, request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """All of it, within bounds of size and time."""
+    """All of it, within bounds of size and time. Raises TimeoutError too where the sender is gone."""
     body = bytearray()
-    async with asyncio.timeout(_BODY_SECS):
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _BODY_BYTES:
-                raise TooLargeError
+    try:
+        async with asyncio.timeout(_BODY_SECS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _BODY_BYTES:
+                    raise TooLargeError
+    except ClientDisconnect:
+        raise TimeoutError from None
     return bytes(body)
 
 

@@ -95,6 +95,7 @@ def _server(arguments: argparse.Namespace) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         server_header=False,
+        proxy_headers=arguments.behind_proxy,  # else anybody here could be as many sources as they like
         limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
         timeout_keep_alive=15,

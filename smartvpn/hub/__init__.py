@@ -277,8 +277,7 @@ class Hub:
     async def add_wg_peer(self, peer: WgPeerConfig) -> None:
         """Add a peer that is no client, or change the one with this key; until the hub stops."""
         async with self._changing(_WG_PEERS) as running:
-            await running.peers.put(peer)
-            await running.configure_network()
+            await running.put_peer(peer)
             told = {name: value for name, value in to_json(peer).items() if name != "presharedKey"}
             await running.note(_by("addWgPeer"), **told)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 
 from smartvpn._address import IpNetwork, join_host_port, parse_network
 from smartvpn._native import NativeServer, WgPeer
@@ -17,19 +19,27 @@ class Peers:
     def __init__(self, config: ServerConfig, engine: NativeServer) -> None:
         self._config = config
         self._engine = engine
+        self._given: dict[str, tuple[WgPeerConfig, str | None]] = {}  # by key, with their numeric endpoints
 
     def all(self) -> list[WgPeer]:
         """Every peer, clients included."""
         return self._engine.wg_peers() if self._config.transport_mode.wireguard else []
 
-    async def put(self, peer: WgPeerConfig) -> None:
-        """Add a peer, or change the one with its key."""
+    async def put(self, peer: WgPeerConfig) -> Callable[[], None]:
+        """Add a peer, or change the one with its key. Returns what takes that back."""
         endpoint = None if peer.endpoint is None else await _numeric_endpoint(peer.endpoint)
+        before = self._given.get(peer.public_key)
+        self._put(peer, endpoint)
+        return partial(self.remove, peer.public_key) if before is None else partial(self._put, *before)
+
+    def _put(self, peer: WgPeerConfig, endpoint: str | None) -> None:
         self._engine.put_wg_peer(peer, endpoint)
+        self._given[peer.public_key] = peer, endpoint
 
     def remove(self, public_key: str) -> None:
         """Remove a peer. Raises NotFoundError, and InvalidStateError for a client's key."""
         self._engine.remove_wg_peer(public_key)
+        self._given.pop(public_key, None)
 
     def routes_beyond(self) -> list[str]:
         """What leads to peers that are no clients; a default route stays the host's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead
 from smartvpn._quic import quic_identity
 from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
-from smartvpn.config import ClientEntry, ServerConfig, TransportMode
+from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgPeerConfig
 from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
@@ -86,7 +87,12 @@ class Running:
         except BaseException:
             await registry.close()
             raise
-        running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key, quic))
+        try:
+            running = cls(config, registry, engine, fanout, Bundles(config, engine, public, wg_key, quic))
+        except BaseException:
+            await asyncio.to_thread(engine.close)
+            await registry.close()
+            raise
         running._in_kernel = in_kernel
         try:
             await running._begin()
@@ -108,13 +114,14 @@ class Running:
             log.info("QUIC cert hash: %s", self.bundles.quic_cert_hash)
 
     async def close(self) -> None:
-        """End sessions, put the network back, close the registry."""
-        await self.traffic.close()
-        if self._pump is not None:
-            await self._pump.close()
-        await asyncio.to_thread(self.network.restore)
-        await asyncio.to_thread(self.engine.close)
-        await self.registry.close()
+        """End sessions, put the network back, close the registry; one that fails keeps no other open."""
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.registry.close)
+            last_first.push_async_callback(asyncio.to_thread, self.engine.close)
+            last_first.push_async_callback(asyncio.to_thread, self.network.restore)
+            if self._pump is not None:
+                last_first.push_async_callback(self._pump.close)
+            last_first.push_async_callback(self.traffic.close)
 
     def listen_addresses(self) -> ListenAddresses:
         """Where each transport listens."""
@@ -136,6 +143,17 @@ class Running:
             routes=self.peers.routes_beyond(),
             guarded=self._in_kernel,
         )
+
+    async def put_peer(self, peer: WgPeerConfig) -> None:
+        """Add or change a WireGuard peer, with the routes to it; or neither."""
+        take_back = await self.peers.put(peer)
+        try:
+            await self.configure_network()
+        except SmartVpnError:
+            take_back()
+            with suppress(SmartVpnError):
+                await self.configure_network()
+            raise
 
     # entries
 

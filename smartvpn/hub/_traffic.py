@@ -39,7 +39,8 @@ class Traffic:
         """Roll up once more; the engine must still be open. What cannot be written is told in the log."""
         if self._task is None:
             return
-        self._task.cancel()
+        async with self._rolling:  # a write under way ends first, or it would be made twice
+            self._task.cancel()
         await asyncio.wait([self._task])
         await self._try()
 

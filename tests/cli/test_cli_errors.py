@@ -13,8 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
+from smartvpn.cli import _process
 from smartvpn.cli._commands import main
-from smartvpn.cli._errors import ExitCode, explain
+from smartvpn.cli._errors import ExitCode, Failure, explain
+from smartvpn.cli._files import refuse_unwritable
+from smartvpn.cli._qr import qr_text
 from smartvpn.keys import PrivateKey
 from tests.cli.tool import Done, environment, run
 from tests.raw import AS_NOBODY, SocketDaemon
@@ -286,3 +289,29 @@ def test_the_import_of_the_package_needs_no_extra() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_a_text_that_no_code_can_hold() -> None:
+    """There is none for it, which is no error: the files are written by then."""
+    assert qr_text("x" * 300, colours=False)
+    assert qr_text("x" * 3000, colours=False) is None
+
+
+def test_a_folder_in_a_files_place(folder: Path) -> None:
+    """It is told before a key is changed: --force replaces files, and no folder."""
+    place = folder / "alice.conf"
+    place.mkdir()
+    with pytest.raises(Failure, match="is a folder") as told:
+        refuse_unwritable([folder / "alice.json", place])
+    assert told.value.status is ExitCode.CONFLICT
+
+
+def test_systemd_is_no_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that it holds for a unit leads to process 1, which nobody ends."""
+    signals: list[int] = []
+    monkeypatch.setattr(_process, "_listener", lambda _: 1)
+    monkeypatch.setattr(_process, "systemd_runs", lambda: True)
+    monkeypatch.setattr(_process.signal, "pidfd_send_signal", lambda _, number: signals.append(number))
+    with pytest.raises(Failure, match="systemd holds the socket") as told:
+        _process.end_listener("/run/smartvpn.sock")
+    assert (told.value.status, signals) == (ExitCode.CONFLICT, [])

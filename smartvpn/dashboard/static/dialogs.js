@@ -42,7 +42,8 @@ function openBundleDialog(bundle, title) {
     return url;
   });
   element("bundle-title").textContent = title;
-  element("bundle-qr").src = bundle.qr;
+  element("bundle-qr").parentElement.hidden = !bundle.qr;
+  if (bundle.qr) element("bundle-qr").src = bundle.qr;
   element("bundle-facts").replaceChildren(
     make("dt", "", "Address"), make("dd", "mono", bundle.entry.assignedIp),
     ...(bundle.entry.assignedIp6 ? [make("dt", "", "IPv6"), make("dd", "mono", bundle.entry.assignedIp6)] : []));

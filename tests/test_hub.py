@@ -1,0 +1,178 @@
+"""A hub's parts on their own, with stand-ins for engine, registry and network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from smartvpn._control import Fanout
+from smartvpn._native import ClientCounters
+from smartvpn.config import ServerConfig, TransportMode, WgPeerConfig
+from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
+from smartvpn.hub import _running, _traffic
+from smartvpn.hub._running import Running
+from smartvpn.hub._traffic import Traffic
+from smartvpn.network import Network
+from smartvpn.registry.sqlite import SqliteRegistry
+from smartvpn.types import ClientTotals, Keypair
+
+# counters
+
+
+class CountingEngine:
+    """Has counted 100 bytes for alice."""
+
+    def totals(self, client_id: str | None = None) -> list[ClientCounters]:
+        """The same at every look."""
+        return [ClientCounters(client_id="alice", totals=ClientTotals(bytes_sent=100), rate_limit=None)]
+
+
+class SlowRegistry:
+    """Writes at once, as a disk does that answers late: the answer waits for `answers`."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.began, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def add_totals(self, counted: Iterable[tuple[str, ClientTotals]]) -> None:
+        """Add."""
+        self.written += sum(totals.bytes_sent for _, totals in counted)
+        self.began.set()
+        await self.answers.wait()
+
+
+async def test_counters_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that stops while its counters are being written does not write them again."""
+    monkeypatch.setattr(_traffic, "ROLL_UP_SECS", 0)
+    registry: Any = SlowRegistry()
+    engine: Any = CountingEngine()
+    traffic = Traffic(engine, registry)
+    traffic.begin()
+    await registry.began.wait()
+    closing = asyncio.create_task(traffic.close())
+    await asyncio.sleep(0.05)
+    registry.answers.set()
+    await closing
+    assert registry.written == 100
+
+
+# a start that fails, and an end that does
+
+
+def config(**more: Any) -> ServerConfig:
+    """A hub of WireGuard alone."""
+    pair = Keypair.generate()
+    return ServerConfig(
+        private_key=pair.private_key,
+        public_key=pair.public_key,
+        subnet="10.8.0.0/24",
+        transport_mode=TransportMode.WIREGUARD,
+        server_endpoint="vpn.example.org",
+        registry=":memory:",
+        **more,
+    )
+
+
+class OpenEngine:
+    """An engine that is open until it is closed."""
+
+    interface, port, wg_port = "svpn-test", 0, 51820
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.peers: dict[str, WgPeerConfig] = {}
+
+    def put_wg_peer(self, peer: WgPeerConfig, _: str | None) -> None:
+        """Add or change."""
+        self.peers[peer.public_key] = peer
+
+    def remove_wg_peer(self, public_key: str) -> None:
+        """Remove."""
+        del self.peers[public_key]
+
+    def wg_peers(self) -> list[SimpleNamespace]:
+        """All, as far as anybody looks."""
+        return [SimpleNamespace(client_id="", allowed_ips=p.allowed_ips) for p in self.peers.values()]
+
+    def totals(self) -> list[ClientCounters]:
+        """Nothing was counted."""
+        return []
+
+    def close(self) -> None:
+        """Close."""
+        self.closed = True
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> tuple[OpenEngine, list[SqliteRegistry]]:
+    """The engine that a start opens, and the registries that were closed."""
+    engine, closed = OpenEngine(), list[SqliteRegistry]()
+    close = SqliteRegistry.close
+
+    async def noted(registry: SqliteRegistry) -> None:
+        closed.append(registry)
+        await close(registry)
+
+    monkeypatch.setattr(SqliteRegistry, "close", noted)
+    monkeypatch.setattr(_running, "open_engine", lambda *_: (engine, False))
+    return engine, closed
+
+
+async def test_a_certificate_that_is_none(opened: tuple[OpenEngine, list[SqliteRegistry]]) -> None:
+    """It is named, and what the start had opened is closed."""
+    engine, closed = opened
+    pem = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
+    with pytest.raises(ConfigError, match=r"^tlsCert: "):
+        await Running.open(config(tls_cert=pem, tls_key=pem), Fanout(), None, 1)
+    assert engine.closed
+    assert len(closed) == 1
+
+
+async def test_a_network_that_cannot_be_put_back(
+    opened: tuple[OpenEngine, list[SqliteRegistry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's end tells it, and closes everything else; a start that failed by it leaves nothing either."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SmartVpnError("cannot write the journal")
+
+    engine, closed = opened
+    monkeypatch.setattr(Network, "configure_hub", full)
+    monkeypatch.setattr(Network, "restore", full)
+    with pytest.raises(SmartVpnError, match="cannot write the journal"):
+        await Running.open(config(), Fanout(), None, 1)
+    assert engine.closed
+    assert len(closed) == 1
+
+
+# peers that are no clients
+
+
+async def test_a_peer_without_its_routes(
+    opened: tuple[OpenEngine, list[SqliteRegistry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a route is another's already, the peer is as it was, and the next one is not in its way."""
+
+    def taken(_: Network, *, routes: list[str], **__: object) -> None:
+        if "192.168.1.0/24" in routes:
+            raise ConflictError("a route to 192.168.1.0/24 exists already")
+
+    engine, _ = opened
+    monkeypatch.setattr(Network, "configure_hub", taken)
+    monkeypatch.setattr(Network, "restore", lambda _: None)
+    monkeypatch.setattr(_running, "EnginePump", lambda *_: None)
+    first, second = Keypair.generate().public_key, Keypair.generate().public_key
+    running = await Running.open(config(), Fanout(), None, 1)
+    good = WgPeerConfig(public_key=first, allowed_ips=["10.60.0.0/24"])
+    await running.put_peer(good)
+    for key in (first, second):
+        with pytest.raises(ConflictError):
+            await running.put_peer(WgPeerConfig(public_key=key, allowed_ips=["192.168.1.0/24"]))
+    assert engine.peers == {first: good}
+    await running.put_peer(WgPeerConfig(public_key=second, allowed_ips=["10.70.0.0/24"]))
+    assert running.peers.routes_beyond() == ["10.60.0.0/24", "10.70.0.0/24"]
+    await running.close()
