@@ -388,7 +388,7 @@ static void on_time(struct sv_quic_conn *conn)
         return;
     }
     if (stalled_at(conn) <= conn->side->now) {
-        close_now(conn, SV_E_TIMEOUT, "the other side took nothing for 30 s");
+        sv_quic_conn_close(conn, SV_E_TIMEOUT, "the other side took nothing for 30 s");
         return;
     }
     if (conn->quic) {
