@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -82,7 +83,8 @@ async def test_events_of_a_tunnel(topology: Topology) -> None:
             assert again.client.session_id != connected.client.session_id
             await client.disconnect()
             assert (await _next(hub_events, ClientDisconnected)).reason == "normal"
-        assert states == [
+        # A loaded machine may take more than one attempt: each says that it goes on.
+        assert [state for state, _ in itertools.groupby(states)] == [
             TunnelState.CONNECTING,
             TunnelState.HANDSHAKING,
             TunnelState.CONNECTED,

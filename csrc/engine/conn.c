@@ -185,16 +185,18 @@ static void publish_news(struct sv_conn *conn)
 
 size_t sv_conn_flush(struct sv_conn *conn)
 {
-    size_t drained = 0;
+    size_t drained;
+    bool last_word; /* a Disconnect goes out though the link is blocked */
 
     if (conn->closing || !conn->link) {
         return 0;
     }
-    if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
+    last_word = conn->session.state == SV_SESSION_CLOSING;
+    if (!conn->link->blocked || last_word) {
         flush_session(conn);
     }
     drained = sv_outbound_drain(conn);
-    if (!conn->link->blocked || conn->session.state == SV_SESSION_CLOSING) {
+    if (!conn->link->blocked || last_word) {
         sv_outbound_send(conn);
     }
     if (conn->link->ops->flush) {
