@@ -52,7 +52,7 @@ class OneHub(SmartVpn):
 
 
 class Quincy(Tunnel):
-    """quincy (crates.io), Noise as in its own benchmarks, BBR as ours."""
+    """quincy (by cargo), Noise as in its own benchmarks, BBR as ours."""
 
     name = QUINCY
     hub_address, client_address = "10.229.0.1", "10.229.0.2"
