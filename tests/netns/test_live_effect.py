@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from smartvpn.server import VpnServer
@@ -18,7 +19,7 @@ from tests.netns.test_wg_hub import quick
 from tests.netns.topology import HUB_INTERNET, Topology
 from tests.netns.tunnel import GATEWAY, answers, client_on, eventually, hub_on, iperf, serve_iperf
 
-TRANSPORTS = ["websocket", "wireguard"]
+TRANSPORTS = ["websocket", "quic", "wireguard"]
 WITHIN = 0.1
 WATCHED = 0.6  # seconds after the change in which nothing more may arrive
 
@@ -34,7 +35,8 @@ async def joined(
         if transport == "wireguard":
             await stack.enter_async_context(quick(machine, bundle, role))
         else:
-            client = await stack.enter_async_context(client_on(machine, bundle.smartvpn_config, role))
+            config = attrs.evolve(bundle.smartvpn_config, transport=transport)
+            client = await stack.enter_async_context(client_on(machine, config, role))
             await client.connect()
         await eventually(lambda: answers(machine, GATEWAY, role))
         yield
