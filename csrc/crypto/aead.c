@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "crypto/aead_batch.h"
 #include "crypto/aead_impl.h"
 
 enum {
@@ -183,7 +184,7 @@ struct choice {
 };
 
 static struct choice chacha, aes;
-static bool prefers_aes;
+static bool prefers_aes, batches;
 
 static int always(void)
 {
@@ -288,6 +289,7 @@ static int choose_all(void)
     sv_aead_aes = choose(&aes, &aes_by_size, found_aes, count_aes);
     int status = choose_cipher(from_environment("SMARTVPN_CIPHER"));
     sv_aead = status == 0 ? chosen : NULL;
+    batches = sv_aead && (!name || strcmp(name, "ipsec-mb") == 0) && sv_aead_batch_choose(chosen, name);
     return status;
 }
 
@@ -317,6 +319,10 @@ static void write_names(void)
         len += (size_t)snprintf(name + len, sizeof name - len, "; ");
     }
     write_name(name + len, sizeof name - len, chacha_known.cipher, &chacha);
+    if (batches) {
+        len = strlen(name);
+        snprintf(name + len, sizeof name - len, ", many packets at once by AVX-512");
+    }
 }
 
 const char *sv_aead_name(void)

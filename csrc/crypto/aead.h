@@ -1,8 +1,8 @@
 /* ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D) behind one interface, their implementations chosen once at start.
  *
  * Each candidate (Intel ipsec-mb, OpenSSL, libsodium) must pass a self-test; the fastest on this machine wins, for packets and for super-packets
- * apart. SMARTVPN_AEAD=ipsec-mb|openssl|libsodium overrides that choice, SMARTVPN_CIPHER=chacha20-poly1305|aes-256-gcm the one
- * between the two ciphers. Per-thread state is made on first use in a thread and freed at its end.
+ * apart. SMARTVPN_AEAD=ipsec-mb|boringssl|openssl|libsodium overrides that choice (ipsec-mb: with batches, crypto/aead_batch.h, where they work; the
+ * others: without), SMARTVPN_CIPHER=chacha20-poly1305|aes-256-gcm the one between the two ciphers. Per-thread state is made on first use in a thread and freed at its end.
  */
 #ifndef SV_CRYPTO_AEAD_H
 #define SV_CRYPTO_AEAD_H

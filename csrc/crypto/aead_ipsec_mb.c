@@ -173,6 +173,32 @@ const struct sv_aead_impl sv_aead_ipsec_mb = {
     .open = open_chacha,
 };
 
+/* ---- Poly1305 ---- */
+
+int sv_ipsec_mb_poly1305(const uint8_t key[32], const uint8_t *bytes, size_t len, uint8_t tag[SV_AEAD_TAG])
+{
+    int status = ready();
+    IMB_JOB *job;
+
+    if (status != 0) {
+        return status;
+    }
+    job = IMB_GET_NEXT_JOB(mine->manager);
+    job->cipher_mode = IMB_CIPHER_NULL;
+    job->hash_alg = IMB_AUTH_POLY1305;
+    job->cipher_direction = IMB_DIR_ENCRYPT;
+    job->chain_order = IMB_ORDER_HASH_CIPHER;
+    job->u.POLY1305._key = key;
+    job->src = bytes;
+    job->hash_start_src_offset_in_bytes = 0;
+    job->msg_len_to_hash_in_bytes = len;
+    job->msg_len_to_cipher_in_bytes = 0;
+    job->auth_tag_output = tag;
+    job->auth_tag_output_len_in_bytes = SV_AEAD_TAG;
+    job = IMB_SUBMIT_JOB_NOCHECK(mine->manager);
+    return job && job->status == IMB_STATUS_COMPLETED ? 0 : SV_E_SYSTEM;
+}
+
 /* ---- AES-256-GCM ---- */
 
 static const struct gcm_key_data *make_aes_key(struct aes_key *kept, const uint8_t key[SV_AEAD_KEY])
@@ -216,5 +242,17 @@ const struct sv_aead_impl sv_aead_aes_ipsec_mb = {
     .seal = seal_aes,
     .open = open_aes,
 };
+
+#else
+
+#include "crypto/aead_impl.h"
+
+#include <smartvpn/base.h>
+
+int sv_ipsec_mb_poly1305(const uint8_t key[32], const uint8_t *bytes, size_t len, uint8_t tag[SV_AEAD_TAG])
+{
+    (void)key, (void)bytes, (void)len, (void)tag;
+    return SV_E_UNSUPPORTED;
+}
 
 #endif

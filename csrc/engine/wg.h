@@ -88,8 +88,9 @@ struct sv_wg_worker {
     struct sv_udp udp;
     struct sv_watch *watch4, *watch6;
     struct sv_udp_batch *batch;
-    struct sv_udp next; /* sockets to take over at the next poke; under the lock */
-    bool swap;          /* `next` is one; under the lock */
+    struct sv_aead_batch *aead; /* of the super-packet that is sealed or opened now; NULL: one by one */
+    struct sv_udp next;         /* sockets to take over at the next poke; under the lock */
+    bool swap;                  /* `next` is one; under the lock */
     atomic_bool swap_wanted;
     struct sv_timer *timer; /* the timekeeper's */
 

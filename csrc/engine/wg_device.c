@@ -492,6 +492,7 @@ int sv_wg_worker_open(struct sv_worker *worker)
     }
     part->udp = (struct sv_udp){.fd4 = -1, .fd6 = -1};
     part->batch = sv_udp_batch_new();
+    part->aead = sv_aead_batch_new();
     part->out = malloc(SV_WG_OUT);
     if (worker->index == 0) {
         part->timer = sv_timer_new(&worker->loop, on_timer, worker);
@@ -528,6 +529,7 @@ void sv_wg_worker_close(struct sv_worker *worker)
     }
     sv_wg_lanes_close(worker);
     sv_udp_batch_free(part->batch);
+    sv_aead_batch_free(part->aead);
     free(part->out);
     free(part);
     worker->wg = NULL;

@@ -165,7 +165,7 @@ static void on_data(struct sv_worker *worker, const struct sv_endpoint *from, st
         end_run(worker, from, run);
         run->keypair = keypair;
     }
-    error = sv_wg_open_data(keypair, worker->loop.now, message, len);
+    error = sv_wg_open_data(keypair, worker->wg->aead, worker->loop.now, message, len);
     if (error) {
         drop(worker, error == SV_E_AUTH ? SV_DROP_MALFORMED : SV_DROP_REPLAY, len);
         return;
@@ -181,12 +181,35 @@ static void on_data(struct sv_worker *worker, const struct sv_endpoint *from, st
     }
 }
 
+/* A sender's super-packet comes as messages under one keypair whose counters follow one another. */
+static void expect_train(struct sv_worker *worker, const uint8_t *bytes, size_t len, size_t segment)
+{
+    const struct sv_wg_keypair *keypair;
+    uint64_t first, count = 1;
+
+    if (len == segment || sv_wg_type(bytes, segment) != SV_WG_DATA ||
+        !(keypair = keypair_of(worker, bytes))) {
+        return;
+    }
+    first = sv_wg_counter(bytes);
+    for (size_t at = segment; at < len; at += segment, count++) {
+        const uint8_t *message = bytes + at;
+
+        if (sv_wg_type(message, len - at < segment ? len - at : segment) != SV_WG_DATA ||
+            sv_wg_receiver(message) != keypair->local || sv_wg_counter(message) != first + count) {
+            break;
+        }
+    }
+    sv_aead_batch_begin(worker->wg->aead, keypair->receive_key, first, count, segment - SV_WG_DATA_OVERHEAD);
+}
+
 static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *bytes, size_t len,
                          size_t segment)
 {
     struct sv_worker *worker = ctx;
     struct run run = {0};
 
+    expect_train(worker, bytes, len, segment);
     for (size_t at = 0; at < len; at += segment) {
         size_t n = len - at < segment ? len - at : segment;
 
@@ -197,6 +220,7 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
         }
     }
     end_run(worker, from, &run);
+    sv_aead_batch_end(worker->wg->aead);
 }
 
 /* *fd is read anew each time: a message may make the worker take other sockets. */

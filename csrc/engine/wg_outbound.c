@@ -68,15 +68,15 @@ static uint8_t *reserve(struct sv_worker *worker, struct sv_wg_member *member, s
 /* ---- sealing ---- */
 
 /* The len bytes at plain, and up to 15 behind them that are zeros for the time being: they may be the next segment's. */
-static void seal(struct sv_wg_keypair *keypair, uint64_t counter, uint8_t *dst, uint8_t *plain, size_t len,
-                 size_t padded)
+static void seal(struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t counter, uint8_t *dst,
+                 uint8_t *plain, size_t len, size_t padded)
 {
     uint8_t kept[SV_WG_PADDING];
     size_t padding = padded - len;
 
     memcpy(kept, plain + len, padding);
     memset(plain + len, 0, padding);
-    sv_wg_seal_data(keypair, counter, dst, plain, padded);
+    sv_wg_seal_data(keypair, batch, counter, dst, plain, padded);
     memcpy(plain + len, kept, padding);
 }
 
@@ -95,7 +95,7 @@ static void send_one(struct sv_worker *worker, const struct way *way, uint8_t *p
     if (counter < SV_WG_REJECT_AFTER_MESSAGES && padded + SV_WG_DATA_OVERHEAD <= SV_UDP_PAYLOAD_MAX6) {
         uint8_t *dst = reserve(worker, way->member, way->keypair, way->path, padded + SV_WG_DATA_OVERHEAD);
 
-        seal(way->keypair, counter, dst, packet, len, padded);
+        seal(way->keypair, NULL, counter, dst, packet, len, padded);
         worker->wg->out_packets += len != 0;
         worker->wg->out_bytes += len;
     }
@@ -119,6 +119,8 @@ static void send_super(struct sv_worker *worker, const struct way *way, uint8_t 
         return;
     }
     sv_wg_flush(worker);
+    sv_aead_batch_begin(worker->wg->aead, way->keypair->send_key, counter, count,
+                        sv_wg_padded(it.headers + segment_size, way->mtu));
     for (size_t i = 0; i < count; i++) {
         uint8_t *segment = packet + i * segment_size, *dst;
         const uint8_t *payload;
@@ -126,10 +128,11 @@ static void send_super(struct sv_worker *worker, const struct way *way, uint8_t 
         size_t padded = sv_wg_padded(size, way->mtu);
 
         dst = reserve(worker, way->member, way->keypair, way->path, padded + SV_WG_DATA_OVERHEAD);
-        seal(way->keypair, counter + i, dst, segment, size, padded);
+        seal(way->keypair, worker->wg->aead, counter + i, dst, segment, size, padded);
         worker->wg->out_packets++;
         worker->wg->out_bytes += size;
     }
+    sv_aead_batch_end(worker->wg->aead);
     /* The far side merges what arrives together: the next super-packet's first segment must not ride along. */
     sv_wg_flush(worker);
 }

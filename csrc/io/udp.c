@@ -275,7 +275,7 @@ struct sv_udp_batch *sv_udp_batch_new(void)
 {
     struct sv_udp_batch *batch = calloc(1, sizeof *batch);
 
-    if (!batch || !(batch->bytes = malloc((size_t)SV_UDP_BATCH * SV_UDP_RECEIVE))) {
+    if (!batch || !(batch->bytes = malloc((size_t)SV_UDP_BATCH * SV_UDP_RECEIVE + SV_UDP_BEHIND))) {
         free(batch);
         return NULL;
     }

@@ -16,6 +16,7 @@ enum {
     SV_UDP_SEGMENTS_MAX = 64,    /* of one send: what kernels before 6.9 take */
     SV_UDP_BATCH = 8,            /* receives per system call */
     SV_UDP_RECEIVE = 64 * 1024,  /* bytes of one receive */
+    SV_UDP_BEHIND = 16,          /* bytes that are there behind every receive */
     SV_UDP_BUFFER = 8 << 20,     /* of a socket, each way */
 };
 

@@ -328,12 +328,15 @@ bool sv_wg_wants_keys_on_receive(const struct sv_wg_keypair *keypair, uint64_t n
                                                               SV_WG_REKEY_TIMEOUT_NS;
 }
 
-int sv_wg_seal_data(const struct sv_wg_keypair *keypair, uint64_t counter, uint8_t *dst, const uint8_t *plain,
-                    size_t len)
+int sv_wg_seal_data(const struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t counter,
+                    uint8_t *dst, const uint8_t *plain, size_t len)
 {
     uint8_t nonce[SV_AEAD_NONCE];
 
     sv_wg_put_data_header(dst, keypair->remote, counter);
+    if (sv_aead_batch_covers(batch, keypair->send_key, counter, len)) {
+        return sv_aead_batch_seal(batch, counter, dst + SV_WG_DATA_HEADER, plain, len);
+    }
     sv_aead_nonce(sv_aead, nonce, counter);
     return sv_aead->seal(keypair->send_key, nonce, NULL, 0, dst + SV_WG_DATA_HEADER, plain, len);
 }
@@ -349,18 +352,29 @@ static void unlock_window(struct sv_wg_keypair *keypair)
     atomic_flag_clear_explicit(&keypair->receiving, memory_order_release);
 }
 
-int sv_wg_open_data(struct sv_wg_keypair *keypair, uint64_t now, uint8_t *message, size_t len)
+static int open_body(const struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t counter,
+                     uint8_t *body, size_t len)
+{
+    uint8_t nonce[SV_AEAD_NONCE];
+
+    if (sv_aead_batch_covers(batch, keypair->receive_key, counter, len)) {
+        return sv_aead_batch_open(batch, counter, body, len);
+    }
+    sv_aead_nonce(sv_aead, nonce, counter);
+    return sv_aead->open(keypair->receive_key, nonce, NULL, 0, body, body, len);
+}
+
+int sv_wg_open_data(struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t now,
+                    uint8_t *message, size_t len)
 {
     uint64_t counter = sv_wg_counter(message);
-    uint8_t nonce[SV_AEAD_NONCE], *body = message + SV_WG_DATA_HEADER;
     bool fresh;
     int status;
 
     if (!is_fresh(keypair, now) || counter >= SV_WG_REJECT_AFTER_MESSAGES) {
         return SV_E_STATE;
     }
-    sv_aead_nonce(sv_aead, nonce, counter);
-    status = sv_aead->open(keypair->receive_key, nonce, NULL, 0, body, body, len - SV_WG_DATA_OVERHEAD);
+    status = open_body(keypair, batch, counter, message + SV_WG_DATA_HEADER, len - SV_WG_DATA_OVERHEAD);
     if (status != 0) {
         return status;
     }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/rcu.h"
+#include "crypto/aead_batch.h"
 #include "proto/noise.h"
 #include "proto/replay.h"
 #include "proto/wg_message.h"
@@ -163,11 +164,15 @@ static inline size_t sv_wg_padded(size_t len, size_t mtu)
     return len > mtu ? len : padded > mtu ? mtu : padded;
 }
 
+/* Messages that follow one another are sealed, and opened, faster with a batch that has been begun for them with the keypair's key. Any batch may be
+ * NULL. With one, SV_AEAD_BATCH_BEHIND bytes behind each message must be there. */
+
 /* A message of the len bytes at plain (padded already) to dst, SV_WG_DATA_OVERHEAD longer; plain may lie at its place in dst. 0, SV_E_*. */
-int sv_wg_seal_data(const struct sv_wg_keypair *keypair, uint64_t counter, uint8_t *dst, const uint8_t *plain,
-                    size_t len);
+int sv_wg_seal_data(const struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t counter,
+                    uint8_t *dst, const uint8_t *plain, size_t len);
 /* Opens a data message in place: the plaintext stands at message + SV_WG_DATA_HEADER. SV_E_STATE (too old), SV_E_REPLAY, SV_E_AUTH. */
-int sv_wg_open_data(struct sv_wg_keypair *keypair, uint64_t now, uint8_t *message, size_t len);
+int sv_wg_open_data(struct sv_wg_keypair *keypair, struct sv_aead_batch *batch, uint64_t now,
+                    uint8_t *message, size_t len);
 
 static inline void sv_wg_note_sent(struct sv_wg_peer *peer, uint64_t now, bool data)
 {

@@ -124,7 +124,7 @@ static void send_packet(struct side *side, bool data)
         want_keys(side);
         return;
     }
-    CHECK_EQ(sv_wg_seal_data(keypair, sv_wg_take_counters(keypair, 1), message, plain, len), 0);
+    CHECK_EQ(sv_wg_seal_data(keypair, NULL, sv_wg_take_counters(keypair, 1), message, plain, len), 0);
     sv_wg_note_sent(&side->peer, now, data);
     *(data ? &side->data : &side->keepalives) += 1;
     put(side, message, len + SV_WG_DATA_OVERHEAD);
@@ -185,7 +185,7 @@ static void on_data(struct side *side, uint8_t *message, size_t len)
             keypair = side->keypairs[i];
         }
     }
-    if (!keypair || sv_wg_open_data(keypair, now, message, len)) {
+    if (!keypair || sv_wg_open_data(keypair, NULL, now, message, len)) {
         side->refused++;
         return;
     }
@@ -524,6 +524,43 @@ static void replayed_data(void)
     CHECK_EQ(b.refused, 1);
 }
 
+/* A train that one side seals in a batch, and the other opens in one that was begun for all of it: some are lost, come twice, or are forged. */
+static void trains(void)
+{
+    enum { TRAIN = 40, LEN = 1200, SIZE = LEN + SV_WG_DATA_OVERHEAD };
+    static uint8_t messages[TRAIN][SIZE + SV_AEAD_BATCH_BEHIND], plain[LEN],
+        kept[SIZE + SV_AEAD_BATCH_BEHIND];
+    struct sv_aead_batch *sealing = sv_aead_batch_new(), *opening = sv_aead_batch_new();
+    struct sv_wg_keypair *from, *to;
+    uint64_t counter;
+
+    meet();
+    send_packet(&a, true);
+    deliver(0);
+    from = sv_wg_sending(&a.peer, now);
+    to = sv_wg_sending(&b.peer, now);
+    counter = sv_wg_take_counters(from, TRAIN);
+    sv_random(plain, sizeof plain);
+    sv_aead_batch_begin(sealing, from->send_key, counter, TRAIN, LEN);
+    for (size_t i = 0; i < TRAIN; i++) {
+        CHECK_EQ(sv_wg_seal_data(from, sealing, counter + i, messages[i], plain, LEN), 0);
+    }
+    sv_aead_batch_end(sealing);
+    sv_aead_batch_begin(opening, to->receive_key, counter, TRAIN, LEN);
+    for (size_t i = 0; i < TRAIN; i += 1 + i % 3) {
+        memcpy(kept, messages[i], sizeof kept);
+        kept[SV_WG_DATA_HEADER + i * 31 % (LEN + SV_AEAD_TAG)] ^= 4;
+        CHECK_EQ(sv_wg_open_data(to, opening, now, kept, SIZE), SV_E_AUTH);
+        memcpy(kept, messages[i], sizeof kept);
+        CHECK_EQ(sv_wg_open_data(to, opening, now, messages[i], SIZE), 0);
+        CHECK_MEM(messages[i] + SV_WG_DATA_HEADER, plain, LEN);
+        CHECK_EQ(sv_wg_open_data(to, opening, now, kept, SIZE), SV_E_REPLAY);
+    }
+    sv_aead_batch_end(opening);
+    sv_aead_batch_free(sealing);
+    sv_aead_batch_free(opening);
+}
+
 static void forged_answers_spoil_nothing(void)
 {
     uint8_t forged[SV_WG_RESPONSE_SIZE];
@@ -667,6 +704,7 @@ int main(void)
     RUN(secrets_are_forgotten);
     RUN(replayed_initiations);
     RUN(replayed_data);
+    RUN(trains);
     RUN(forged_answers_spoil_nothing);
     RUN(both_begin_at_once);
     RUN(bad_links);
