@@ -277,6 +277,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="clients with series of their own",
     )
+    parser.add_argument(
+        "--metrics-host", action="append", default=[], metavar="NAME", help="a name Prometheus may call it by"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args(argv)
@@ -323,7 +326,8 @@ async def _metrics(daemon: Daemon, arguments: argparse.Namespace) -> AsyncIterat
         from smartvpn.metrics import MetricsEndpoint
     except ModuleNotFoundError as error:
         raise InvalidStateError(f"--metrics needs {error.name}: pip install 'smartvpn[metrics]'") from None
-    endpoint = await MetricsEndpoint(daemon.service, arguments.metrics_clients).start(arguments.metrics)
+    endpoint = MetricsEndpoint(daemon.service, arguments.metrics_clients, arguments.metrics_host)
+    await endpoint.start(arguments.metrics)
     try:
         yield
     finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from smartvpn.dashboard.app import _shown_once, file_name
 from smartvpn.dashboard.rates import Rate, Rates
 from smartvpn.types import BundleSecrets, ConfigBundle, Keypair
 from tests.dashboard import COMMAND, Dashboard
+from tests.netns.certificates import self_signed
 from tests.raw import SocketDaemon, environment
 
 
@@ -214,6 +217,88 @@ def test_the_page_holds_no_inline_code() -> None:
     for script in folder.glob("*.js"):
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "document.write"):
             assert word not in script.read_text()
+
+
+def ended(way: socket.socket) -> bool:
+    """Whether the other side ends it; what it says before is of no interest."""
+    way.settimeout(60)
+    try:
+        while way.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+HALF = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow"
+WHOLE = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HALF, WHOLE + HALF], ids=["nothing", "half a head", "half a second head"]
+)
+def test_those_who_dawdle_are_in_nobodys_way(dashboard: Dashboard, sent: bytes) -> None:
+    """200 connections without a whole request: another's is answered meanwhile, and all of them are ended."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(dashboard.connect()) for _ in range(200)]
+        for way in held:
+            with suppress(ConnectionError):  # the first of them are ended while the last begin
+                way.sendall(sent)
+        assert dashboard.request("GET", "/login").status == 200
+        assert [ended(way) for way in held] == [True] * 200
+    assert "Traceback" not in dashboard.log
+
+
+def test_a_head_that_trickles_in(dashboard: Dashboard) -> None:
+    """A byte now and then buys no time."""
+    with dashboard.connect() as way:
+        way.sendall(HALF)
+        way.settimeout(0.2)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                way.sendall(b"-")
+                if way.recv(1) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("it was still open after a minute")
+
+
+def test_those_who_shake_no_hands(tmp_path: Path) -> None:
+    """The same under TLS: 200 handshakes that do not come, plain HTTP, and one that does."""
+    made = self_signed(tmp_path, "dashboard", "127.0.0.1")
+    options = ("--tls-cert", str(made.cert), "--tls-key", str(made.key))
+    with Dashboard(tmp_path / "hub.sock", tmp_path, *options) as dashboard, ExitStack() as stack:
+        assert dashboard.visitor().get("/api/session").status == 200
+        held = [stack.enter_context(dashboard.connect()) for _ in range(200)]
+        for way in held[::2]:
+            with suppress(ConnectionError):
+                way.sendall(HALF)
+        assert dashboard.visitor().get("/api/session").status == 200
+        assert [ended(way) for way in held] == [True] * 200
+        context = ssl._create_unverified_context()
+        secured = [context.wrap_socket(dashboard.connect()) for _ in range(3)]
+        for way in secured:
+            stack.enter_context(way)
+            way.sendall(HALF)
+        assert [ended(way) for way in secured] == [True] * 3
+    assert "Traceback" not in dashboard.log
+
+
+def test_those_who_do_not_read(dashboard: Dashboard) -> None:
+    """Requests without end whose answers nobody takes: the connection is ended."""
+    with dashboard.connect() as way:
+        way.settimeout(90)
+        request = b"GET /static/app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with suppress(ConnectionError):
+            while True:
+                way.sendall(request * 100)
+    assert dashboard.request("GET", "/login").status == 200
 
 
 # what gets through

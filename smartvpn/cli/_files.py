@@ -103,7 +103,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def rescue(texts: Mapping[Path, str]) -> list[Path]:
-    """Files of the same names where there is room: at home, or in a temporary folder; none where nowhere is."""
+    """Files of the same names where there is room: at home, or in a temporary folder. Empty: nowhere."""
     for base in (Path.home(), Path(tempfile.gettempdir()), Path("/dev/shm")):
         folder: Path | None = None
         try:
