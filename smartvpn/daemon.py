@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import sys
@@ -372,6 +373,8 @@ def _serve_until_ended(arguments: argparse.Namespace) -> None:
     try:
         config = _config(arguments)
         Network.look_around()
+        if management is not None and account is not None and account.user not in (0, os.geteuid()):
+            management.hand_over(account.user, account.group, tidy="NOTIFY_SOCKET" not in os.environ)
         give_up(account)
         asyncio.run(_run(arguments, management, config))
     finally:

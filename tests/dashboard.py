@@ -29,7 +29,7 @@ def free_port() -> int:
 class Dashboard:
     """A dashboard for the hub behind `socket_path`; its files are in `folder`."""
 
-    def __init__(self, socket_path: Path, folder: Path, *options: str) -> None:
+    def __init__(self, socket_path: Path, folder: Path, *options: str, **env: str) -> None:
         self.port = free_port()
         self.tls = "--tls-cert" in options
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
@@ -50,7 +50,7 @@ class Dashboard:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             )
 
     @property

@@ -389,6 +389,21 @@ def test_the_network_gets_no_plain_http(tmp_path: Path) -> None:
     assert "--tls-cert" in refused("--listen", "0.0.0.0:0", folder=tmp_path)
 
 
+def test_the_service_manager_hears_of_it(tmp_path: Path) -> None:
+    """Ready when it listens, signs of life after that, and the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        with Dashboard(tmp_path / "hub.sock", tmp_path, **told) as dashboard:
+            assert manager.recv(64) == b"READY=1"
+            assert dashboard.request("GET", "/login").status == 200
+            assert [manager.recv(64) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        heard = [b""]
+        while heard[-1] != b"STOPPING=1":
+            heard.append(manager.recv(64))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_with_pages_open(dashboard: Dashboard, number: signal.Signals) -> None:
     """A page that still listens does not hold it up."""

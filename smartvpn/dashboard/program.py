@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from smartvpn._address import join_host_port, parse_listen
+from smartvpn._address import is_loopback, join_host_port, parse_listen
 from smartvpn._notify import Notifier
 from smartvpn._version import __version__
 from smartvpn.dashboard.access import MIN_TOKEN, Access, new_token
@@ -102,7 +101,7 @@ def _server(arguments: argparse.Namespace) -> uvicorn.Config:
     except ValueError as error:
         raise UnusableError(f"--listen: {error}") from None
     encrypted = arguments.tls_cert is not None or arguments.behind_proxy
-    if not (encrypted or _is_loopback(host)):
+    if not (encrypted or is_loopback(host)):
         raise UnusableError(
             f"--listen {arguments.listen} is open to the network without https: "
             "give --tls-cert and --tls-key, or --behind-proxy"
@@ -143,13 +142,6 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     except ssl.SSLError as error:
         raise UnusableError(f"--tls-cert, --tls-key: {error.reason or error}") from None
     return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _default_token_file() -> Path:

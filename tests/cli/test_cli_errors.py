@@ -25,6 +25,7 @@ from tests.raw import AS_NOBODY, SocketDaemon
 NEED_A_DAEMON = [
     ["status"],
     ["top", "--count", "1"],
+    ["dashboard"],
     ["down"],
     ["client", "add", "alice"],
     ["client", "list"],
@@ -63,9 +64,14 @@ WRONG = [
     ["status", "--verbose"],
     ["top", "--interval", "0"],
     ["doctor", "--target", "nowhere"],
+    ["dashboard", "--listen", "nowhere"],
+    ["dashboard", "--listen", "0.0.0.0:8787"],
+    ["dashboard", "--tls-cert", __file__],
+    ["dashboard", "--token-file"],
     ["logs", "--lines", "-1"],
     ["service"],
     ["service", "install", "a", "b"],
+    ["service", "dashboard", "--listen", "[::]:443"],
     ["service", "remove", "--mode", "both"],
     ["completion", "powershell"],
     ["import"],
@@ -265,6 +271,20 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     expected = "smartvpn: rich not installed; run: pip install 'smartvpn[cli]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+@pytest.mark.parametrize("command", [["dashboard"], ["service", "dashboard"]], ids=" ".join)
+def test_without_the_dashboards_extra_it_says_what_to_install(command: list[str]) -> None:
+    """`pip install 'smartvpn[cli]'` brings no web server: status 5, one line, and what to do."""
+    code = (
+        "import sys, importlib.util as u; found = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else found(name, *a);"
+        "from smartvpn.cli._commands import run; sys.exit(run(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, *command]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    expected = "smartvpn: the dashboard needs uvicorn; run: pip install 'smartvpn[dashboard]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.NOT_FOUND, "", expected)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

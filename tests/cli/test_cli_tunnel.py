@@ -157,6 +157,37 @@ def test_a_file_in_the_way_leaves_no_client(up: Machine) -> None:
     assert up("client", "list", "--json").json() == []
 
 
+def test_the_dashboard_of_the_running_hub(up: Machine, topology: Topology) -> None:
+    """`smartvpn dashboard` serves it, says where and in which file the token is, and ends with a signal."""
+    words = [sys.executable, "-P", "-m", "smartvpn.cli", "dashboard", "--socket", str(up.socket)]
+    words += ["--listen", "127.0.0.1:8799", "--token-file", str(up.folder / "token")]
+    process = topology.popen("hub", *words, stderr=subprocess.PIPE, env=environment())
+    assert process.stderr is not None
+    try:
+        lines = iter(process.stderr.readline, b"")
+        told = next(line for line in lines if b"dashboard on http://127.0.0.1:8799/" in line)
+        assert str(up.folder / "token").encode() in told
+        login = (
+            "import sys, time, urllib.request as u, urllib.parse as p\n"
+            "body = p.urlencode({'token': open(sys.argv[1]).read().strip()}).encode()\n"
+            "opener = u.build_opener(u.HTTPCookieProcessor())\n"
+            "for _ in range(300):\n"
+            "    try: opener.open('http://127.0.0.1:8799/login', body, timeout=30); break\n"
+            "    except OSError: time.sleep(0.1)\n"
+            "with opener.open('http://127.0.0.1:8799/api/events', timeout=30) as events:\n"
+            "    print(next(line for line in events if b'10.8.0.0/24' in line or b'connected' in line)[:5])\n"
+        )
+        assert (
+            topology.run("hub", sys.executable, "-c", login, str(up.folder / "token")).stdout == "b'data:'\n"
+        )
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
 @contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[Path]:
     """A file system of its own."""
