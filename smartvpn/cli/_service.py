@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from smartvpn.config import DEFAULT_REGISTRY, ServerConfig
 from smartvpn.configfile import AnyConfig
 from smartvpn.installer import ServiceUnit, VpnInstaller
 
+_LAUNCHD_SECS = 60.0
 _UNITS = ("server", "client", "dashboard")
 
 
@@ -170,7 +170,7 @@ def _managed(unit: ServiceUnit) -> bool:
 
 
 def _launchctl(*words: str) -> None:
-    done = subprocess.run(["launchctl", *words], capture_output=True, text=True, check=False, timeout=60)
+    done = _process.ran(_LAUNCHD_SECS, "launchctl", *words)
     if done.returncode:
         raise Failure(f"launchctl {words[0]}: {done.stderr.strip() or done.returncode}")
 

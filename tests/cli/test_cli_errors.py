@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from smartvpn.cli import _process
+from smartvpn.cli import _lifecycle, _process
 from smartvpn.cli._commands import main
 from smartvpn.cli._errors import ExitCode, Failure, explain
 from smartvpn.cli._files import refuse_unwritable
@@ -324,6 +325,20 @@ def test_a_folder_in_a_files_place(folder: Path) -> None:
     with pytest.raises(Failure, match="is a folder") as told:
         refuse_unwritable([folder / "alice.json", place])
     assert told.value.status is ExitCode.CONFLICT
+
+
+def test_a_service_manager_that_takes_its_time(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No internal error, but what took how long, and where to look."""
+    slow = folder / "systemctl"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(_lifecycle, "_SYSTEMD_SECS", 0.2)
+    with pytest.raises(
+        Failure, match=r"`systemctl start smartvpn-server.service` did not end within 0.2 s"
+    ) as told:
+        _lifecycle.run_systemctl("start", "smartvpn-server.service")
+    assert (told.value.status, "smartvpn logs" in str(told.value.fix)) == (ExitCode.UNREACHABLE, True)
 
 
 def test_systemd_is_no_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
