@@ -13,6 +13,7 @@ from attrs import frozen
 
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, Fanout, to_the_end
+from smartvpn._files import write_private
 from smartvpn._known import KnownTransports
 from smartvpn._native import (
     Counters,
@@ -382,8 +383,7 @@ def _instance(path: Path) -> bytes:
         pass
     fresh = secrets.token_bytes(16)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(fresh)
+        write_private(path, fresh)
     except OSError as error:
         log.warning("%s cannot be written (%s): this installation has no lasting name", path, error.strerror)
     return fresh
