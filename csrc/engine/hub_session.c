@@ -16,13 +16,21 @@ static struct sv_hub *hub_of(const struct sv_conn *conn)
 
 /* ---- before the handshake ---- */
 
+/* From accept to the first frame under a session's keys, over all transports together. */
+static size_t half_open(const struct sv_worker *worker)
+{
+    size_t count = atomic_load_explicit(&worker->half_open, memory_order_relaxed);
+
+    count += worker->ws ? sv_ws_server_opening(worker->ws) : 0;
+    return count + (worker->quic ? sv_quic_server_opening(worker->quic) : 0);
+}
+
 bool sv_hub_admit_source(void *ctx, const uint8_t remote[16])
 {
     struct sv_worker *worker = ctx;
 
     (void)remote;
-    return atomic_load_explicit(&worker->half_open, memory_order_relaxed) < SV_HALF_OPEN_MAX &&
-           !worker->stopping;
+    return half_open(worker) < SV_HALF_OPEN_MAX && !worker->stopping;
 }
 
 bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len)
