@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -177,6 +178,32 @@ async def test_what_is_measured_is_told(topology: Topology, hub: VpnServer) -> N
     after = scrape(topology)
     assert value(after, "smartvpn_client_sessions", client=ODD) == 0
     assert "# EOF" in scrape(topology, "application/openmetrics-text; version=1.0.0")
+
+
+async def test_strangers_of_wireguard_are_told(topology: Topology, hub: VpnServer) -> None:
+    """What is nothing of ours, handshakes over the limits, cookies: all are counted."""
+    bundle = await hub.create_client("alice")
+    key = re.search(r"^PublicKey = (\S+)$", bundle.wireguard_config, re.MULTILINE)
+    port = re.search(r"^Endpoint = \S+:(\d+)$", bundle.wireguard_config, re.MULTILINE)
+    assert key and port
+    text = scrape(topology)
+    assert value(text, "smartvpn_drops_total", cause="malformed") == 0
+    config = {
+        "private": (await hub.generate_wg_keypair()).private_key,
+        "peer": key[1],
+        "endpoint": [HUB_OUTER, int(port[1])],
+        "seconds": 1,
+    }
+    raw = [sys.executable, "-m", "tests.netns.wg_raw"]
+    await asyncio.to_thread(topology.run, "client", *raw, "nonsense", json.dumps(config), timeout=60)
+    strange = value(scrape(topology), "smartvpn_drops_total", cause="malformed")
+    assert strange > 0
+    flood = await asyncio.to_thread(topology.run, "client", *raw, "flood", json.dumps(config), timeout=60)
+    text = scrape(topology)
+    assert (
+        value(text, "smartvpn_handshakes_total", outcome="cookie") >= json.loads(flood.stdout)["cookies"] > 0
+    )
+    assert value(text, "smartvpn_handshakes_total", outcome="bad") > 0
 
 
 def queries() -> Iterator[str]:

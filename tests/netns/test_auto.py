@@ -105,11 +105,19 @@ class Talk:
         role: str = "hub",
         programs: tuple[str, str] = (ECHO, TALK),
     ) -> None:
-        echo = machine.popen(role, sys.executable, "-c", programs[0], target, stdout=subprocess.PIPE, text=True)
+        echo = machine.popen(
+            role, sys.executable, "-c", programs[0], target, stdout=subprocess.PIPE, text=True
+        )
         assert echo.stdout is not None
         assert echo.stdout.readline() == "ready\n"
         self._talk = machine.popen(
-            "client", sys.executable, "-c", programs[1], target, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            "client",
+            sys.executable,
+            "-c",
+            programs[1],
+            target,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert self._talk.stdout is not None
         os.set_blocking(self._talk.stdout.fileno(), False)

@@ -101,7 +101,9 @@ async def test_waking_up(topology: Topology, tmp_path: Path, mode: str) -> None:
 
             took = await talk.goes_on()
             await eventually(back)
-            print(f"woken up, {mode}: traffic flows after {took:.2f} s, {time.monotonic() - begin:.2f} s in all")
+            print(
+                f"woken up, {mode}: traffic flows after {took:.2f} s, {time.monotonic() - begin:.2f} s in all"
+            )
             assert took < 5
 
             async def moved() -> bool:
