@@ -185,7 +185,8 @@ async def test_strangers_of_wireguard_are_told(topology: Topology, hub: VpnServe
     bundle = await hub.create_client("alice")
     key = re.search(r"^PublicKey = (\S+)$", bundle.wireguard_config, re.MULTILINE)
     port = re.search(r"^Endpoint = \S+:(\d+)$", bundle.wireguard_config, re.MULTILINE)
-    assert key and port
+    assert key
+    assert port
     text = scrape(topology)
     assert value(text, "smartvpn_drops_total", cause="malformed") == 0
     config = {
