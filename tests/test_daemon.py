@@ -341,7 +341,11 @@ def test_without_rights_it_still_answers() -> None:
     """A daemon of an ordinary user does what needs no rights, and says what it could not do."""
     with DaemonProcess.stdio("server", prefix=AS_NOBODY) as daemon:
         assert daemon.lines.receive() == ready("server")
-        assert daemon.lines.result("generateKeypair").keys() == KEYPAIR
+        pair = daemon.lines.result("generateKeypair")
+        assert pair.keys() == KEYPAIR
+        config = pair | {"listenAddr": "127.0.0.1:0", "subnet": "10.8.0.0/24", "registry": ":memory:"}
+        assert daemon.lines.refusal("start", config)[0] == "PERMISSION"
+        assert daemon.lines.result("getStatus") == {"state": "disconnected"}
         assert daemon.end() == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from smartvpn.types import BundleSecrets, ClientInfo, Keypair
 from tests.netns.test_live_effect import TRANSPORTS, joined
-from tests.netns.topology import HUB_INTERNET, HUB_OUTER, Topology
+from tests.netns.topology import HUB_INTERNET, HUB_OUTER, INTERNET, Topology
 from tests.netns.tunnel import (
     GATEWAY,
     answers,
@@ -45,6 +45,18 @@ async def test_a_key_of_ones_own(topology: Topology, transport: str) -> None:
             [session] = await server.list_clients()
             assert (session.client_id, session.transport) == ("alice", transport)
             assert session.assigned_ip == given.entry.assigned_ip
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(("routes", "reached"), [(["10.99.1.0/24", "10.8.0.0/24"], True), (None, False)])
+async def test_routes(topology: Topology, transport: str, routes: list[str] | None, reached: bool) -> None:
+    """What the hub is configured to carry is what clients send into the tunnel; else the subnet."""
+    topology.run("internet", "ip", "route", "replace", "10.8.0.0/24", "via", HUB_INTERNET)
+    topology.run("hub", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    async with hub_on(topology, transportMode="all", enableNat=False, routes=routes) as server:
+        bundle = await server.create_client("alice")
+        async with joined(topology, transport, bundle):
+            assert await answers(topology, INTERNET) == reached
 
 
 @natively
