@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
+.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
 
 all: build
 
@@ -92,10 +92,14 @@ APT_BENCH := openvpn wireguard-go
 
 deps: deps-test
 
-deps-build:
+deps-build: libraries
+	@$(MAKE) -s --no-print-directory $(VENV)/.stamp
+
+# All that installing needs: what this machine lacks of it, and no tools of development.
+libraries:
 	@tools/apt-install $(APT_BUILD)
 	@tools/apt-install --optional $(APT_OPTIONAL)
-	@$(MAKE) -s --no-print-directory vendor $(VENV)/.stamp
+	@$(MAKE) -s --no-print-directory vendor
 
 # Third-party parts that no package of this machine brings.
 vendor:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the hub's rules cost and how well they hold: rate limits, small packets beside a flood, long lists.
 
-    python3 bench/limits.py WHAT … [--seconds S] [--mbit M …] [--over ws wireguard] [--write]
+    python3 bench/limits.py WHAT … [--seconds S] [--mbit M …] [--over ws quic wireguard] [--write]
 
 WHAT is tcp, udp, latency or acl. Needs root and /dev/net/tun. Goodput counts IP bytes inside the
 tunnel, as the limiter does. `--write` puts each table into docs/benchmarks-hub.md.
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MBIT = 125_000  # bytes per second
 HEADERS = 52  # IPv4 and TCP with timestamps
 WG_PORT = 51850
+ALL = ["ws", "quic", "wireguard"]
 RULES = 10_000
 PROBES = 300
 PROBE_INTERVAL = 0.01
@@ -67,6 +68,15 @@ class WireGuard(Ws):
     def _server_config(self, lab: Lab, keys: dict[str, str]) -> dict[str, Any]:
         config = super()._server_config(lab, keys)
         return config | {"transportMode": "wireguard", "serverEndpoint": HUB_OUTER, "wgListenPort": WG_PORT}
+
+
+class Quic(Ws):
+    """Over QUIC, packets as datagrams."""
+
+    label = "quic"
+
+    def _server_config(self, lab: Lab, keys: dict[str, str]) -> dict[str, Any]:
+        return super()._server_config(lab, keys) | {"transportMode": "quic"}
 
 
 # the measures
@@ -301,7 +311,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="+", choices=list(TABLES))
     parser.add_argument("--seconds", type=float, default=4, help="length of each flow")
     parser.add_argument("--mbit", type=float, nargs="+", default=[1, 10, 100, 1000], help="the limits")
-    parser.add_argument("--over", nargs="+", choices=["ws", "wireguard"], default=["ws", "wireguard"])
+    parser.add_argument("--over", nargs="+", choices=ALL, default=ALL)
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks-hub.md")
     return parser.parse_args()
 
@@ -312,6 +322,7 @@ def measure(options: argparse.Namespace) -> None:
     daemon = [sys.executable, "-m", "smartvpn.daemon"]
     made = {
         "ws": Ws("smartvpn ws", daemon, 207, 7011, tls=False),
+        "quic": Quic("smartvpn quic", daemon, 209, 7013, tls=False),
         "wireguard": WireGuard("smartvpn WireGuard", daemon, 208, 7012, tls=False),
     }
     with Lab() as lab:

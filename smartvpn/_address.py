@@ -162,6 +162,14 @@ def parse_listen(text: str) -> tuple[str, int]:
     return (parse_host(host) if host else "0.0.0.0"), parse_port(port, 0)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def parse_public_host(text: str) -> tuple[str, int | None]:
     """A host that others can reach, with a port or without: `vpn.example.com`, `[2001:db8::1]:443`."""
     if text.count(":") > 1 and not text.startswith("["):

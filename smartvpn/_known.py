@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
+
+from smartvpn._files import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +32,8 @@ class KnownTransports:
         known.pop(hub, None)
         known[hub] = transport
         kept = dict(list(known.items())[-_MOST:])
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            aside.write_text(json.dumps(kept))
-            aside.replace(self._path)
+            write_private(self._path, json.dumps(kept).encode())
         except OSError as error:
             _log.debug("%s cannot be written: %s", self._path, error.strerror)
 

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import selectors
+import signal
 import socket
 import stat
 import struct
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from smartvpn._native import Capability, drop_privileges
 from smartvpn.errors import ConflictError, PermissionDeniedError
 
 Read: TypeAlias = Callable[[], Awaitable[bytes]]
@@ -106,6 +108,7 @@ class ManagementSocket:
         self.listener = listener
         self._path = path
         self._identity = None if path is None else _identity(path)
+        self._janitor: tuple[int, int] | None = None
 
     @classmethod
     def bind(cls, path: Path) -> ManagementSocket:
@@ -128,9 +131,55 @@ class ManagementSocket:
             return None
         return cls(socket.socket(fileno=3))
 
+    def hand_over(self, user: int, group: int, *, tidy: bool) -> None:
+        """Make the file that user's, who this process is to become; before any thread is started.
+
+        The user may not remove it from a folder of root's. With `tidy` a process does that which waits for
+        our end, however it comes, with no other right; else the service manager has to.
+        """
+        if self._path is None:
+            return
+        with contextlib.suppress(PermissionError):  # a unit without CAP_CHOWN: it stays root's
+            os.chown(self._path, user, group, follow_symlinks=False)
+        if not tidy:
+            return
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(reading)
+            self._janitor = pid, writing
+            return
+        try:
+            self._remove_at_end(reading)
+        finally:
+            os._exit(0)
+
+    def _remove_at_end(self, reading: int) -> None:
+        """The other process: nothing of ours is kept open but the pipe, whose end is our end."""
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.dup2(reading, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        for standard in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), standard)
+        os.closerange(4, 16)
+        drop_privileges(0, 0, [Capability.DAC_OVERRIDE])
+        os.read(3, 1)
+        self._remove()
+
     def close(self) -> None:
         """Stop listening and remove the file, unless another daemon's has taken its place."""
         self.listener.close()
+        if self._janitor is None:
+            self._remove()
+            return
+        pid, writing = self._janitor
+        os.close(writing)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    def _remove(self) -> None:
         if self._path is None:
             return
         with contextlib.suppress(OSError), _directory_locked(self._path.parent):

@@ -24,6 +24,7 @@ def counters(sums: Any, causes: Iterable[str]) -> Counters:
         total_sessions=sums.total_sessions,
         handshakes=sums.handshakes,
         bad_handshakes=sums.bad_handshakes,
+        cookies_sent=sums.cookies_sent,
         half_open=sums.half_open,
         icmp_too_big_sent=sums.icmp_too_big_sent,
         drops={cause: getattr(sums.drops, cause) for cause in causes},

@@ -64,6 +64,7 @@ class Counters:
     total_sessions: int
     handshakes: int
     bad_handshakes: int
+    cookies_sent: int
     half_open: int
     icmp_too_big_sent: int
     drops: dict[str, int]

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -295,6 +296,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="clients with series of their own",
     )
+    parser.add_argument(
+        "--metrics-host", action="append", default=[], metavar="NAME", help="a name Prometheus may call it by"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args(argv)
@@ -341,7 +345,8 @@ async def _metrics(daemon: Daemon, arguments: argparse.Namespace) -> AsyncIterat
         from smartvpn.metrics import MetricsEndpoint
     except ModuleNotFoundError as error:
         raise InvalidStateError(f"--metrics needs {error.name}: pip install 'smartvpn[metrics]'") from None
-    endpoint = await MetricsEndpoint(daemon.service, arguments.metrics_clients).start(arguments.metrics)
+    endpoint = MetricsEndpoint(daemon.service, arguments.metrics_clients, arguments.metrics_host)
+    await endpoint.start(arguments.metrics)
     try:
         yield
     finally:
@@ -386,6 +391,8 @@ def _serve_until_ended(arguments: argparse.Namespace) -> None:
     try:
         config = _config(arguments)
         Network.look_around()
+        if management is not None and account is not None and account.user not in (0, os.geteuid()):
+            management.hand_over(account.user, account.group, tidy="NOTIFY_SOCKET" not in os.environ)
         give_up(account)
         asyncio.run(_run(arguments, management, config))
     finally:

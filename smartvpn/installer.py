@@ -5,14 +5,19 @@ from __future__ import annotations
 import plistlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import frozen
 
+from smartvpn._address import is_loopback, parse_host, parse_listen
 from smartvpn.errors import ConfigError
 
 BINARY_PATH = "/usr/local/bin/smartvpn_daemon"
+DASHBOARD_PATH = "/usr/local/bin/smartvpn-dashboard"
+DASHBOARD_UNIT = "/etc/systemd/system/smartvpn-dashboard.service"
+DASHBOARD_LISTEN = "127.0.0.1:8787"
 SOCKET_PATH = "/var/run/smartvpn.sock"
 
 Platform = Literal["linux", "macos", "windows", "unknown"]
@@ -21,14 +26,14 @@ ServiceMode = Literal["server", "client"]
 _PLATFORMS: dict[str, Platform] = {"linux": "linux", "darwin": "macos", "win32": "windows"}
 _TITLES = {"server": "smartvpn hub", "client": "smartvpn client"}
 
-# The daemon starts as root (the "!"), takes the socket's place, reads config and certificates, and then
-# becomes the dynamic user by itself, with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE and nothing else.
+# The daemon starts as root (the "!"), takes the socket's place, gives it to the dynamic user, reads config
+# and certificates, and then becomes that user by itself, with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone.
 _HUB_USER = """\
 DynamicUser=yes
 User=smartvpn
 StateDirectory=smartvpn
 RuntimeDirectory=smartvpn-server
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN
 RemoveIPC=yes"""
 
 # Name servers are set by user 0 only, be it in resolv.conf or at systemd-resolved: a client keeps the
@@ -38,6 +43,28 @@ StateDirectory=smartvpn-client
 RuntimeDirectory=smartvpn-client
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
 ReadWritePaths=-/etc/resolv.conf"""
+
+_HARDENED = """\
+UMask=0077
+NoNewPrivileges=yes
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+PrivateMounts=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectSystem=strict
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service"""
 
 _SYSTEMD = """\
 [Unit]
@@ -57,37 +84,53 @@ WatchdogSec=60
 {user}
 StateDirectoryMode=0700
 RuntimeDirectoryPreserve=yes
-UMask=0077
 LimitNOFILE=524288
 LimitMEMLOCK=64M
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
-NoNewPrivileges=yes
-KeyringMode=private
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-PrivateMounts=yes
-PrivateTmp=yes
-ProtectClock=yes
-ProtectControlGroups=yes
 ProtectHome=read-only
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectSystem=strict
 ReadWritePaths=/proc/sys/net {folder}
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-SystemCallFilter=@system-service
+{hardened}
 
 [Install]
 WantedBy=multi-user.target
 """
+
+# The hub's user, whom alone the hub lets command it; the hub's keys are out of its sight.
+_DASHBOARD = """\
+[Unit]
+Description=smartvpn dashboard
+Wants=network-online.target
+After=network-online.target smartvpn-server.service
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+Restart=on-failure
+RestartSec=1
+TimeoutStopSec=20
+WatchdogSec=60
+DynamicUser=yes
+User=smartvpn
+StateDirectory=smartvpn-dashboard
+StateDirectoryMode=0700
+InaccessiblePaths=-/etc/smartvpn -/var/lib/private/smartvpn
+{more}
+PrivateDevices=yes
+ProcSubset=pid
+ProtectHome=yes
+ProtectProc=invisible
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+{hardened}
+
+[Install]
+WantedBy=multi-user.target
+"""
+_FIRST_FREE_PORT = 1024
+_CAPABILITIES = ("CapabilityBoundingSet", "AmbientCapabilities")
 
 
 @frozen(kw_only=True)
@@ -129,7 +172,44 @@ class VpnInstaller:
             socket=_exec_word(socket_path),
             folder=_quoted(str(PurePosixPath(socket_path).parent)).replace("%", "%%"),
             user=_HUB_USER if hub else _CLIENT_USER,
+            hardened=_HARDENED,
         )
+
+    @staticmethod
+    def generate_dashboard_unit(
+        binary_path: str = DASHBOARD_PATH,
+        socket_path: str = SOCKET_PATH,
+        listen: str = DASHBOARD_LISTEN,
+        *,
+        public_hosts: Sequence[str] = (),
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        behind_proxy: bool = False,
+    ) -> str:
+        """A systemd unit that runs the dashboard for the hub behind the socket, as the hub's user.
+
+        The certificate's files may be root's alone: systemd hands them over. Raises ConfigError for a path
+        that is not absolute, and for an address beyond this machine without https.
+        """
+        host, port = _listen(listen)
+        if (tls_cert is None) != (tls_key is None):
+            raise ConfigError("tlsCert", "and tlsKey go together")
+        if not (tls_cert or behind_proxy or is_loopback(host)):
+            raise ConfigError("listen", f"{listen} is open to the network without https")
+        words = [_absolute("binaryPath", binary_path), "--socket", _absolute("socketPath", socket_path)]
+        words += ["--listen", listen]
+        words += [word for name in public_hosts for word in ("--public-host", _host(name))]
+        words += ["--behind-proxy"] if behind_proxy else []
+        command = " ".join(map(_exec_word, words))
+        low = 0 < port < _FIRST_FREE_PORT
+        more = [f"{name}={'CAP_NET_BIND_SERVICE' if low else ''}" for name in _CAPABILITIES]
+        if tls_cert is not None and tls_key is not None:
+            for option, path in (("tls-cert", tls_cert), ("tls-key", tls_key)):
+                command += f" --{option} ${{CREDENTIALS_DIRECTORY}}/{option}"
+                more.append(f"LoadCredential={option}:{_credential(option, path)}")
+        if is_loopback(host):
+            more += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+        return _DASHBOARD.format(command=command, more="\n".join(more), hardened=_HARDENED)
 
     @staticmethod
     def generate_launchd_plist(
@@ -179,6 +259,18 @@ class VpnInstaller:
             raise ConfigError("platform", f"services are not supported on '{platform}'")
         return ServiceUnit(platform=platform, content=content, install_path=path)
 
+    @classmethod
+    def generate_dashboard_service(cls, **options: Any) -> ServiceUnit:
+        """The dashboard's unit, with the options of `generate_dashboard_unit`.
+
+        Raises ConfigError, also where there is no systemd.
+        """
+        platform = cls.detect_platform()
+        if platform != "linux":
+            raise ConfigError("platform", f"the dashboard as a service is not supported on '{platform}'")
+        content = cls.generate_dashboard_unit(**options)
+        return ServiceUnit(platform=platform, content=content, install_path=DASHBOARD_UNIT)
+
 
 def _label(mode: str) -> str:
     return f"org.smartvpn.{mode}"
@@ -198,6 +290,25 @@ def _absolute(name: str, path: str) -> str:
     if not PurePosixPath(path).is_absolute() or any(ord(letter) < 32 for letter in path):
         raise ConfigError(name, "is not an absolute path")
     return path
+
+
+def _listen(listen: str) -> tuple[str, int]:
+    try:
+        return parse_listen(listen)
+    except ValueError as error:
+        raise ConfigError("listen", str(error)) from None
+
+
+def _host(name: str) -> str:
+    try:
+        return parse_host(name)
+    except ValueError as error:
+        raise ConfigError("publicHosts", str(error)) from None
+
+
+def _credential(option: str, path: str) -> str:
+    """LoadCredential= takes everything behind the colon, but for specifiers."""
+    return _absolute("tlsCert" if option == "tls-cert" else "tlsKey", path).replace("%", "%%")
 
 
 def _exec_word(word: str) -> str:

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, Fanout, to_the_end
+from smartvpn._files import write_private
 from smartvpn._known import KnownTransports
 from smartvpn._native import (
     Counters,
@@ -218,7 +219,7 @@ class _Running:
         self._report = report
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
-        self._new_settings = self._new_network = False
+        self._new_settings = self._new_network = self._slept = False
         self._applier: asyncio.Task[None] | None = None
         self._pump = EnginePump(engine, self._on_event)
 
@@ -284,7 +285,7 @@ class _Running:
         finally:
             await self._pump.close()
 
-    async def _apply(self, settings: TunnelSettings) -> None:
+    async def _apply(self, settings: TunnelSettings, *, dns_again: bool = False) -> None:
         self.settings = settings
         config = self.config
         await to_the_end(
@@ -295,6 +296,7 @@ class _Running:
             routes=list(settings.routes if config.routes is None else config.routes),
             dns=list(settings.dns if config.dns is None else config.dns),
             server_address=settings.server_addr,
+            dns_again=dns_again,
         )
         if config.transport is Transport.AUTO:
             await asyncio.to_thread(self.known.put, self.server, settings.transport)
@@ -306,15 +308,16 @@ class _Running:
             self._changed.clear()
             new_settings, self._new_settings = self._new_settings, False
             new_network, self._new_network = self._new_network, False
+            slept, self._slept = self._slept, False
             try:
-                if new_settings:
-                    await self._apply(self.engine.settings())
+                if new_settings or slept:
+                    await self._apply(self.engine.settings(), dns_again=slept)
                 if new_network:
                     await to_the_end(self.network.refresh_server_route)
             except SmartVpnError as error:
                 log.error("the tunnel's network cannot be set: %s", error)
                 self._report(str(error))
-            if new_settings:
+            if new_settings or slept:
                 self._report(None)
 
     # events
@@ -325,7 +328,7 @@ class _Running:
             self._changed.set()
         elif event.kind is EventKind.NETWORK:
             # Sleep may have cost the resolver its servers: they are set anew.
-            self._new_settings |= event.count > 0 and self.settings is not None
+            self._slept |= event.count > 0 and self.settings is not None
             self._new_network = True
             self._changed.set()
         elif event.kind is EventKind.STATE:
@@ -380,8 +383,7 @@ def _instance(path: Path) -> bytes:
         pass
     fresh = secrets.token_bytes(16)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(fresh)
+        write_private(path, fresh)
     except OSError as error:
         log.warning("%s cannot be written (%s): this installation has no lasting name", path, error.strerror)
     return fresh

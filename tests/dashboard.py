@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -28,9 +29,10 @@ def free_port() -> int:
 class Dashboard:
     """A dashboard for the hub behind `socket_path`; its files are in `folder`."""
 
-    def __init__(self, socket_path: Path, folder: Path, *options: str) -> None:
+    def __init__(self, socket_path: Path, folder: Path, *options: str, **env: str) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
+        self.tls = "--tls-cert" in options
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
         self._token_file = folder / "token"
         self._log = folder / "dashboard.log"
         with self._log.open("wb") as log:
@@ -48,7 +50,7 @@ class Dashboard:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             )
 
     @property
@@ -89,6 +91,9 @@ class Dashboard:
     ) -> http.client.HTTPResponse:
         """One request on a connection of its own; `_` in a header's name stands for `-`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        if self.tls:
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.request(method, path, body, named)

@@ -77,6 +77,36 @@ def test_the_file_goes_with_the_daemon(path: Path, number: signal.Signals) -> No
         assert daemon.errors == ""
 
 
+@pytest.mark.parametrize("number", [*ENDINGS, signal.SIGKILL])
+def test_another_users_file_goes_with_the_daemon(path: Path, number: signal.Signals) -> None:
+    """The user may not remove it from root's folder: it is gone after any end, and nothing runs on."""
+    with SocketDaemon(path, "--user", "nobody") as daemon:
+        with daemon.connect() as connection:
+            assert connection.result("getStatus") == DISCONNECTED
+        status = path.lstat()
+        assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (65534, 0o600)
+        children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
+        [janitor] = children
+        rights = Path(f"/proc/{janitor}/status").read_text()
+        assert "CapEff:\t0000000000000002\n" in rights  # CAP_DAC_OVERRIDE
+        assert len(list(Path(f"/proc/{janitor}/fd").iterdir())) == 4
+        assert daemon.signal(number) in (0, -number)
+        deadline = time.monotonic() + TIMEOUT
+        while path.exists() or Path(f"/proc/{janitor}/exe").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "Traceback" not in daemon.errors
+
+
+def test_another_daemons_file_stays(path: Path) -> None:
+    """What took the place of a killed daemon's socket is not removed with it."""
+    with SocketDaemon(path, "--user", "nobody") as daemon, daemon.connect():
+        path.unlink()
+        with SocketDaemon(path) as other, other.connect():
+            assert daemon.signal(signal.SIGTERM) == 0
+            assert path.exists()
+
+
 def test_a_client_that_never_reads_does_not_hold_up_the_end(path: Path) -> None:
     """SIGTERM ends the daemon although answers wait for a client."""
     with SocketDaemon(path) as daemon, daemon.connect() as connection:

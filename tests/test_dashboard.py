@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from smartvpn.dashboard.app import _shown_once, file_name
 from smartvpn.dashboard.rates import Rate, Rates
 from smartvpn.types import BundleSecrets, ConfigBundle, Keypair
 from tests.dashboard import COMMAND, Dashboard
+from tests.netns.certificates import self_signed
 from tests.raw import SocketDaemon, environment
 
 
@@ -216,6 +219,88 @@ def test_the_page_holds_no_inline_code() -> None:
             assert word not in script.read_text()
 
 
+def ended(way: socket.socket) -> bool:
+    """Whether the other side ends it; what it says before is of no interest."""
+    way.settimeout(60)
+    try:
+        while way.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+HALF = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow"
+WHOLE = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HALF, WHOLE + HALF], ids=["nothing", "half a head", "half a second head"]
+)
+def test_those_who_dawdle_are_in_nobodys_way(dashboard: Dashboard, sent: bytes) -> None:
+    """200 connections without a whole request: another's is answered meanwhile, and all of them are ended."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(dashboard.connect()) for _ in range(200)]
+        for way in held:
+            with suppress(ConnectionError):  # the first of them are ended while the last begin
+                way.sendall(sent)
+        assert dashboard.request("GET", "/login").status == 200
+        assert [ended(way) for way in held] == [True] * 200
+    assert "Traceback" not in dashboard.log
+
+
+def test_a_head_that_trickles_in(dashboard: Dashboard) -> None:
+    """A byte now and then buys no time."""
+    with dashboard.connect() as way:
+        way.sendall(HALF)
+        way.settimeout(0.2)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                way.sendall(b"-")
+                if way.recv(1) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("it was still open after a minute")
+
+
+def test_those_who_shake_no_hands(tmp_path: Path) -> None:
+    """The same under TLS: 200 handshakes that do not come, plain HTTP, and one that does."""
+    made = self_signed(tmp_path, "dashboard", "127.0.0.1")
+    options = ("--tls-cert", str(made.cert), "--tls-key", str(made.key))
+    with Dashboard(tmp_path / "hub.sock", tmp_path, *options) as dashboard, ExitStack() as stack:
+        assert dashboard.visitor().get("/api/session").status == 200
+        held = [stack.enter_context(dashboard.connect()) for _ in range(200)]
+        for way in held[::2]:
+            with suppress(ConnectionError):
+                way.sendall(HALF)
+        assert dashboard.visitor().get("/api/session").status == 200
+        assert [ended(way) for way in held] == [True] * 200
+        context = ssl._create_unverified_context()
+        secured = [context.wrap_socket(dashboard.connect()) for _ in range(3)]
+        for way in secured:
+            stack.enter_context(way)
+            way.sendall(HALF)
+        assert [ended(way) for way in secured] == [True] * 3
+    assert "Traceback" not in dashboard.log
+
+
+def test_those_who_do_not_read(dashboard: Dashboard) -> None:
+    """Requests without end whose answers nobody takes: the connection is ended."""
+    with dashboard.connect() as way:
+        way.settimeout(90)
+        request = b"GET /static/app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with suppress(ConnectionError):
+            while True:
+                way.sendall(request * 100)
+    assert dashboard.request("GET", "/login").status == 200
+
+
 # what gets through
 
 
@@ -302,6 +387,21 @@ def test_a_bad_token_file(tmp_path: Path, mode: int, text: str, words: str) -> N
 def test_the_network_gets_no_plain_http(tmp_path: Path) -> None:
     """Beyond this machine only with TLS, its own or a proxy's."""
     assert "--tls-cert" in refused("--listen", "0.0.0.0:0", folder=tmp_path)
+
+
+def test_the_service_manager_hears_of_it(tmp_path: Path) -> None:
+    """Ready when it listens, signs of life after that, and the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        with Dashboard(tmp_path / "hub.sock", tmp_path, **told) as dashboard:
+            assert manager.recv(64) == b"READY=1"
+            assert dashboard.request("GET", "/login").status == 200
+            assert [manager.recv(64) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        heard = [b""]
+        while heard[-1] != b"STOPPING=1":
+            heard.append(manager.recv(64))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

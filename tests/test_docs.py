@@ -71,9 +71,10 @@ def test_the_python_is_python(page: Path) -> None:
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
     """The commands in blocks for the shell, without comments."""
-    for text in blocks(page, "sh") + blocks(page, "sh hub") + blocks(page, "sh client"):
-        for line in text.splitlines():
-            yield shlex.split(line, comments=True)
+    for kind in ("sh", "sh install", "sh hub", "sh client"):
+        for text in blocks(page, kind):
+            for line in text.splitlines():
+                yield shlex.split(line, comments=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -40,7 +40,7 @@ def test_systemd_rights() -> None:
         VpnInstaller.generate_systemd_unit(mode=mode).splitlines() for mode in ("server", "client")
     )
     assert {"Type=notify", "DynamicUser=yes", "User=smartvpn", "NoNewPrivileges=yes"} <= set(hub)
-    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID" in hub
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN" in hub
     assert {"Type=notify", "NoNewPrivileges=yes"} <= set(client)
     assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE" in client
     for unit in (hub, client):
@@ -71,6 +71,46 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         assert (result.returncode, result.stderr) == (0, "")
     sections = [line for line in unit.read_text().splitlines() if line.startswith("[")]
     assert sections == ["[Unit]", "[Service]", "[Install]"]
+
+
+def test_the_dashboards_unit() -> None:
+    """It is the hub's user without rights and without the hub's files; a low port brings one right."""
+    unit = VpnInstaller.generate_dashboard_unit().splitlines()
+    assert _exec_start("\n".join(unit)) == (
+        "/usr/local/bin/smartvpn-dashboard --socket /var/run/smartvpn.sock --listen 127.0.0.1:8787"
+    )
+    assert {"DynamicUser=yes", "User=smartvpn", "CapabilityBoundingSet=", "AmbientCapabilities="} <= set(unit)
+    assert {"InaccessiblePaths=-/etc/smartvpn -/var/lib/private/smartvpn", "IPAddressDeny=any"} <= set(unit)
+    unit = VpnInstaller.generate_dashboard_unit(
+        listen="0.0.0.0:443", tls_cert="/a b.crt", tls_key="/100%.key", public_hosts=["vpn.example.org"]
+    ).splitlines()
+    assert _exec_start("\n".join(unit)).endswith(
+        " --listen 0.0.0.0:443 --public-host vpn.example.org"
+        " --tls-cert ${CREDENTIALS_DIRECTORY}/tls-cert --tls-key ${CREDENTIALS_DIRECTORY}/tls-key"
+    )
+    assert {"LoadCredential=tls-cert:/a b.crt", "LoadCredential=tls-key:/100%%.key"} <= set(unit)
+    assert {
+        f"{name}=CAP_NET_BIND_SERVICE" for name in ("CapabilityBoundingSet", "AmbientCapabilities")
+    } <= set(unit)
+    assert "IPAddressDeny=any" not in unit
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"listen": "here"}, "listen"),
+        ({"listen": "0.0.0.0:8787"}, "listen"),
+        ({"tls_cert": "/a.crt"}, "tlsCert"),
+        ({"tls_cert": "a.crt", "tls_key": "/a.key"}, "tlsCert"),
+        ({"tls_cert": "/a.crt", "tls_key": "/a\nUser=root"}, "tlsKey"),
+        ({"public_hosts": ["a b"]}, "publicHosts"),
+        ({"socket_path": "s.sock"}, "socketPath"),
+    ],
+)
+def test_the_dashboards_bad_arguments_are_named(options: dict[str, Any], field: str) -> None:
+    """Nothing is open to the network without https, and no option smuggles a line in."""
+    with pytest.raises(ConfigError, match=field):
+        VpnInstaller.generate_dashboard_unit(**options)
 
 
 def test_launchd() -> None:

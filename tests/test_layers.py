@@ -41,7 +41,7 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
-    {"_management", "_notify", "_privileges"},
+    {"_management", "_notify", "_privileges", "_visitors"},
     {"metrics"},
     {"daemon"},
     {"cli", "dashboard"},

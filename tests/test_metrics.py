@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -134,7 +135,16 @@ def value(text: str, name: str, **labels: str) -> float:
 @pytest.fixture
 async def hub(topology: Topology) -> Any:
     """A hub that serves metrics, and room for two clients of their own."""
-    command = daemon(topology, "hub", "server", "--metrics", "--metrics-clients", "2")
+    command = daemon(
+        topology,
+        "hub",
+        "server",
+        "--metrics",
+        "--metrics-clients",
+        "2",
+        "--metrics-host",
+        "prometheus.example",
+    )
     config = hub_config(transportMode="all", serverEndpoint=HUB_OUTER)
     async with VpnServer({"transport": "stdio"}, config, command=command) as server:
         yield server
@@ -168,6 +178,33 @@ async def test_what_is_measured_is_told(topology: Topology, hub: VpnServer) -> N
     after = scrape(topology)
     assert value(after, "smartvpn_client_sessions", client=ODD) == 0
     assert "# EOF" in scrape(topology, "application/openmetrics-text; version=1.0.0")
+
+
+async def test_strangers_of_wireguard_are_told(topology: Topology, hub: VpnServer) -> None:
+    """What is nothing of ours, handshakes over the limits, cookies: all are counted."""
+    bundle = await hub.create_client("alice")
+    key = re.search(r"^PublicKey = (\S+)$", bundle.wireguard_config, re.MULTILINE)
+    port = re.search(r"^Endpoint = \S+:(\d+)$", bundle.wireguard_config, re.MULTILINE)
+    assert key
+    assert port
+    text = scrape(topology)
+    assert value(text, "smartvpn_drops_total", cause="malformed") == 0
+    config = {
+        "private": (await hub.generate_wg_keypair()).private_key,
+        "peer": key[1],
+        "endpoint": [HUB_OUTER, int(port[1])],
+        "seconds": 1,
+    }
+    raw = [sys.executable, "-m", "tests.netns.wg_raw"]
+    await asyncio.to_thread(topology.run, "client", *raw, "nonsense", json.dumps(config), timeout=60)
+    strange = value(scrape(topology), "smartvpn_drops_total", cause="malformed")
+    assert strange > 0
+    flood = await asyncio.to_thread(topology.run, "client", *raw, "flood", json.dumps(config), timeout=60)
+    text = scrape(topology)
+    assert (
+        value(text, "smartvpn_handshakes_total", outcome="cookie") >= json.loads(flood.stdout)["cookies"] > 0
+    )
+    assert value(text, "smartvpn_handshakes_total", outcome="bad") > 0
 
 
 def queries() -> Iterator[str]:
@@ -256,21 +293,61 @@ async def test_odd_visitors(topology: Topology, hub: VpnServer, sent: str, answe
     assert "smartvpn_running 1.0" in scrape(topology)
 
 
-async def test_many_at_once_are_turned_away(topology: Topology, hub: VpnServer) -> None:
-    """Idle connections hold nothing for long, and more than a few are closed at once."""
-    program = f"""
-import socket
-held = [socket.create_connection(("127.0.0.1", {PORT}), 10) for _ in range(30)]
-held[-1].settimeout(10)
-print(held[-1].recv(1))
-held[0].settimeout(20)
-try:
-    print(held[0].recv(1))
-except ConnectionResetError:
-    print(b"")
+HALF_OPEN = """
+import socket, sys, time, urllib.request
+sent = eval(sys.argv[2])
+held = []
+for _ in range(200):
+    way = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60)
+    way.sendall(sent)
+    held.append(way)
+url = f"http://127.0.0.1:{sys.argv[1]}/metrics"
+print(urllib.request.urlopen(url, timeout=60).status)
+ended = 0
+for way in held:
+    try:
+        ended += way.recv(1) == b""
+    except ConnectionResetError:
+        ended += 1
+print(ended)
 """
-    assert topology.run("hub", sys.executable, "-c", program).stdout == "b''\nb''\n"
-    assert "smartvpn_running 1.0" in scrape(topology)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\nHo"])
+async def test_those_who_dawdle_are_in_nobodys_way(topology: Topology, hub: VpnServer, sent: bytes) -> None:
+    """200 connections without a whole request: another's is answered meanwhile, and all of them are ended."""
+    program = (sys.executable, "-c", HALF_OPEN, str(PORT), repr(sent))
+    assert topology.run("hub", *program).stdout == "200\n200\n"
+
+
+async def test_those_who_do_not_read_are_in_nobodys_way(topology: Topology, hub: VpnServer) -> None:
+    """Requests whose answers nobody takes are few at a time."""
+    sent = b"GET /metrics HTTP/1.1\r\n\r\n"
+    program = (sys.executable, "-c", HALF_OPEN.partition("ended =")[0], str(PORT), repr(sent))
+    assert topology.run("hub", *program).stdout == "200\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", "421"),
+        (f"evil.example:{PORT}", "421"),
+        ("127.0.0.1.evil.example", "421"),
+        ("[::1", "421"),
+        (f"127.0.0.1:{PORT}", "200"),
+        ("10.1.2.3", "200"),
+        (f"[::1]:{PORT}", "200"),
+        (f"LOCALHOST:{PORT}", "200"),
+        ("Prometheus.example:80", "200"),
+    ],
+)
+async def test_only_known_names_are_answered(
+    topology: Topology, hub: VpnServer, host: str, status: str
+) -> None:
+    """A page whose name was pointed here reads nothing; addresses need no name, others are given."""
+    sent = f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    seen = topology.run("hub", sys.executable, "-c", VISIT, str(PORT), repr(sent)).stdout
+    assert f"HTTP/1.1 {status} " in seen
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from smartvpn._native import has_quic
 from smartvpn._quic import certificate_hash, public_quic_endpoint, quic_identity
 from smartvpn.config import ServerConfig
 from smartvpn.keys import PrivateKey
+from smartvpn.tunnel import _instance
 
 
 def config(**changes: Any) -> ServerConfig:
@@ -96,6 +97,18 @@ def test_transports_are_remembered(tmp_path: Path) -> None:
     assert again.get("hub69:443") == "quic"
     assert again.get("hub5:443") is None
     assert len(json.loads(path.read_text())) == 64
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_installation_keeps_its_name(tmp_path: Path) -> None:
+    """Made once, whole, for its owner alone; a damaged one is replaced."""
+    path = tmp_path / "state" / "instance"
+    name = _instance(path)
+    assert (len(name), _instance(path), path.stat().st_mode & 0o777) == (16, name, 0o600)
+    path.write_bytes(name[:7])
+    assert _instance(path) not in (name, name[:7])
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a:443": 7}', "\x00"])

@@ -1,7 +1,7 @@
 """Run inside an installation of a wheel: the C core loads from it, works, takes nothing of the system.
 
-A hub serves a client over loopback, both in this process and in a network namespace of their own; what is
-pinged is the tunnel. Prints one line.
+A hub serves a client over loopback, both in this process and in a network namespace of their own: once over
+WebSocket and once over QUIC. Prints one line.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import re
 import sys
 from pathlib import Path
 
+from attrs import evolve
+
 import smartvpn
 from smartvpn import PrivateKey, PublicKey
 from smartvpn._control import Fanout
-from smartvpn._native import aead_name
+from smartvpn._native import aead_name, has_quic
 from smartvpn.commands import ConnectParams, CreateClientParams, NoParams, StartParams
-from smartvpn.config import ServerConfig
+from smartvpn.config import ServerConfig, Transport, TransportMode
 from smartvpn.hub import Hub
 from smartvpn.tunnel import Tunnel
 
@@ -30,8 +32,8 @@ def foreign_libraries() -> set[str]:
     return {path for path in loaded if core.search(path) and not path.startswith(ours)}
 
 
-async def session() -> str:
-    """Hub and client, as the daemon makes them. Returns what the client was told."""
+async def sessions() -> str:
+    """Hub and client, as the daemon makes them. Returns what the client was told, by each transport."""
     key = PrivateKey.generate()
     config = ServerConfig(
         listen_addr="127.0.0.1:7443",
@@ -39,14 +41,21 @@ async def session() -> str:
         public_key=str(key.public_key),
         subnet="10.8.0.0/24",
         registry=":memory:",
+        transport_mode=TransportMode.BOTH,
     )
     hub, tunnel = Hub(Fanout(), workers=1), Tunnel(Fanout())
     await hub.start(StartParams(config=config))
     try:
         bundle = await hub.create_client(CreateClientParams(client_id="alice"))
-        result = await tunnel.connect(ConnectParams(config=bundle.smartvpn_config))
-        assert (await hub.get_statistics(NoParams())).active_clients == 1
-        return f"{result.assigned_ip} over {result.transport}"
+        told = []
+        for transport in (Transport.WEBSOCKET, Transport.QUIC):
+            config = evolve(bundle.smartvpn_config, transport=transport)
+            result = await tunnel.connect(ConnectParams(config=config))
+            assert result.transport == transport
+            assert (await hub.get_statistics(NoParams())).active_clients == 1
+            told.append(f"{result.assigned_ip} over {result.transport}")
+            await tunnel.disconnect(NoParams())
+        return ", ".join(told)
     finally:
         await tunnel.stop()
         await hub.stop()
@@ -56,7 +65,8 @@ def main() -> int:
     """The exit status: 0 when all of it works."""
     key = PrivateKey.generate()
     assert PublicKey(str(key.public_key)) == key.public_key
-    words = asyncio.run(session()) if "--session" in sys.argv else "no session tried"
+    assert has_quic()
+    words = asyncio.run(sessions()) if "--session" in sys.argv else "no session tried"
     foreign = foreign_libraries()
     print(f"smartvpn {smartvpn.__version__} on {platform.machine()}: {aead_name()}; {words}")
     if foreign:

@@ -14,38 +14,40 @@ enum { TABLE = SV_ADMISSION_EPHEMERALS * 2 };
 static const uint64_t GENERATION = 60 * SV_NS_PER_S;
 static const uint64_t COST = SV_NS_PER_S / SV_ADMISSION_RATE;
 
-int sv_admission_init(struct sv_admission *admission, const uint8_t secret[16])
+static void set_secret(uint64_t to[2], const uint8_t secret[16])
 {
-    memset(admission, 0, sizeof *admission);
-    admission->secret[0] = sv_load64le(secret);
-    admission->secret[1] = sv_load64le(secret + 8);
-    admission->sources = calloc(SV_ADMISSION_SOURCES, sizeof *admission->sources);
-    admission->young = calloc(TABLE, sizeof *admission->young);
-    admission->old = calloc(TABLE, sizeof *admission->old);
-    return admission->sources && admission->young && admission->old ? 0 : SV_E_NOMEM;
+    to[0] = sv_load64le(secret);
+    to[1] = sv_load64le(secret + 8);
 }
 
-void sv_admission_clear(struct sv_admission *admission)
+static uint64_t hash(const uint64_t secret[2], const uint8_t *bytes, size_t len)
 {
-    free(admission->sources);
-    free(admission->young);
-    free(admission->old);
-    memset(admission, 0, sizeof *admission);
-}
-
-static uint64_t hash(const struct sv_admission *admission, const uint8_t *bytes, size_t len)
-{
-    uint64_t h = sv_siphash(admission->secret, bytes, len);
+    uint64_t h = sv_siphash(secret, bytes, len);
 
     return h ? h : 1;
 }
 
-/* The bucket of the source; a new source takes the place of the one that has been quiet longest in its set. */
-static struct sv_admission_source *find_source(struct sv_admission *admission, uint64_t key)
+/* ---- sources ---- */
+
+int sv_sources_init(struct sv_sources *sources, const uint8_t secret[16])
 {
-    struct sv_admission_source *set =
-        &admission->sources[key % (SV_ADMISSION_SOURCES / SV_ADMISSION_WAYS) * SV_ADMISSION_WAYS];
-    struct sv_admission_source *quietest = set;
+    set_secret(sources->secret, secret);
+    sources->table = calloc(SV_ADMISSION_SOURCES, sizeof *sources->table);
+    return sources->table ? 0 : SV_E_NOMEM;
+}
+
+void sv_sources_clear(struct sv_sources *sources)
+{
+    free(sources->table);
+    memset(sources, 0, sizeof *sources);
+}
+
+/* The bucket of the source; a new source takes the place of the one that has been quiet longest in its set. */
+static struct sv_source *find_source(struct sv_sources *sources, uint64_t key)
+{
+    struct sv_source *set =
+        &sources->table[key % (SV_ADMISSION_SOURCES / SV_ADMISSION_WAYS) * SV_ADMISSION_WAYS];
+    struct sv_source *quietest = set;
 
     for (size_t i = 0; i < SV_ADMISSION_WAYS; i++) {
         if (set[i].key == key) {
@@ -55,14 +57,14 @@ static struct sv_admission_source *find_source(struct sv_admission *admission, u
             quietest = &set[i];
         }
     }
-    *quietest = (struct sv_admission_source){.key = key};
+    *quietest = (struct sv_source){.key = key};
     return quietest;
 }
 
-bool sv_admission_source_passes(struct sv_admission *admission, uint64_t now, const uint8_t source[16])
+bool sv_sources_pass(struct sv_sources *sources, uint64_t now, const uint8_t source[16])
 {
-    uint64_t key = hash(admission, source, sv_addr_is4(source) ? 16 : 7);
-    struct sv_admission_source *bucket = find_source(admission, key);
+    struct sv_source *bucket = find_source(sources,
+                                           hash(sources->secret, source, sv_addr_is4(source) ? 16 : 7));
     uint64_t from = bucket->empty_at > now ? bucket->empty_at : now;
 
     if (from + COST > now + SV_NS_PER_S) {
@@ -70,6 +72,31 @@ bool sv_admission_source_passes(struct sv_admission *admission, uint64_t now, co
     }
     bucket->empty_at = from + COST;
     return true;
+}
+
+/* ---- handshakes ---- */
+
+int sv_admission_init(struct sv_admission *admission, const uint8_t secret[16])
+{
+    memset(admission, 0, sizeof *admission);
+    set_secret(admission->secret, secret);
+    admission->young = calloc(TABLE, sizeof *admission->young);
+    admission->old = calloc(TABLE, sizeof *admission->old);
+    return sv_sources_init(&admission->sources, secret) || !admission->young || !admission->old ? SV_E_NOMEM
+                                                                                                : 0;
+}
+
+void sv_admission_clear(struct sv_admission *admission)
+{
+    sv_sources_clear(&admission->sources);
+    free(admission->young);
+    free(admission->old);
+    memset(admission, 0, sizeof *admission);
+}
+
+bool sv_admission_source_passes(struct sv_admission *admission, uint64_t now, const uint8_t source[16])
+{
+    return sv_sources_pass(&admission->sources, now, source);
 }
 
 static bool contains(const uint64_t *table, uint64_t key)
@@ -109,7 +136,7 @@ static void turn(struct sv_admission *admission, uint64_t now)
 
 bool sv_admission_ephemeral_is_new(struct sv_admission *admission, uint64_t now, const uint8_t ephemeral[32])
 {
-    uint64_t key = hash(admission, ephemeral, 32);
+    uint64_t key = hash(admission->secret, ephemeral, 32);
 
     turn(admission, now);
     if (contains(admission->young, key) || contains(admission->old, key)) {

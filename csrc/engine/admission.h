@@ -14,18 +14,30 @@ enum {
     SV_ADMISSION_EPHEMERALS = 65536, /* per generation */
 };
 
-struct sv_admission_source {
+struct sv_source {
     uint64_t key;      /* keyed hash of the source; 0: free */
     uint64_t empty_at; /* ns: when its bucket would be full again */
 };
 
+/* The rate of each source. */
+struct sv_sources {
+    uint64_t secret[2]; /* hash key */
+    struct sv_source *table;
+};
+
 struct sv_admission {
     uint64_t secret[2]; /* hash key */
-    struct sv_admission_source *sources;
+    struct sv_sources sources;
     uint64_t *young, *old; /* keyed hashes of ephemerals, open addressing; 0: free */
     size_t young_count;
     uint64_t turned_at; /* when young was begun, ns */
 };
+
+/* SV_E_NOMEM; cleared all the same. */
+int sv_sources_init(struct sv_sources *sources, const uint8_t secret[16]);
+void sv_sources_clear(struct sv_sources *sources);
+/* Takes one out of the source's bucket; false: over its rate. */
+bool sv_sources_pass(struct sv_sources *sources, uint64_t now, const uint8_t source[16]);
 
 int sv_admission_init(struct sv_admission *admission, const uint8_t secret[16]);
 void sv_admission_clear(struct sv_admission *admission);

@@ -71,6 +71,7 @@ static void conn_free(struct sv_conn *conn)
     sv_cut_free(conn->cut);
     sv_queue_free(conn->queue);
     sv_queue_free(conn->up_queue);
+    sv_keep_clear(&conn->keep);
     sv_frame_reader_clear(&conn->reader);
     sv_session_clear(&conn->session);
     if (conn->worker->engine->server) {
@@ -176,11 +177,27 @@ static void publish_news(struct sv_conn *conn)
     if (beats != conn->published_beats || now - conn->published_at >= SV_NS_PER_S) {
         conn->published_beats = beats;
         conn->published_at = now;
+        sv_keep_answered(&conn->keep, conn->session.last_received);
         sv_conn_publish(conn);
         if (!conn->worker->engine->server) {
             sv_dialer_on_beat(conn);
         }
     }
+}
+
+/* When a client's link that acknowledges what it gets has not done so for too long, though other things may come from the peer. */
+static uint64_t doubt_at(const struct sv_conn *conn)
+{
+    uint64_t since = conn->link && !conn->worker->engine->server ? conn->link->unacked_since : 0;
+
+    return since && !conn->session.suspect ? since + sv_session_patience(&conn->session) : SV_NEVER;
+}
+
+static void doubt(struct sv_conn *conn)
+{
+    conn->link->unacked_since = conn->worker->loop.now;
+    sv_session_doubt(&conn->session);
+    sv_dialer_on_suspect(conn);
 }
 
 size_t sv_conn_flush(struct sv_conn *conn)
@@ -205,6 +222,7 @@ size_t sv_conn_flush(struct sv_conn *conn)
     if (!finish_closing(conn)) {
         publish_news(conn);
         sv_worker_wake_at(conn, sv_session_deadline(&conn->session));
+        sv_worker_wake_at(conn, doubt_at(conn));
         sv_worker_wake_at(conn, conn->drain_at);
     }
     return drained;
@@ -247,12 +265,16 @@ void sv_conn_on_deadline(struct sv_conn *conn)
     if (sv_session_deadline(&conn->session) <= now) {
         on_session_timer(conn);
     }
+    if (doubt_at(conn) <= now) {
+        doubt(conn);
+    }
     if (conn->drain_at <= now) {
         conn->drain_at = SV_NEVER;
         sv_inbound_drain(conn);
         sv_worker_mark_dirty(conn);
     }
     sv_worker_wake_at(conn, sv_session_deadline(&conn->session));
+    sv_worker_wake_at(conn, doubt_at(conn));
     sv_worker_wake_at(conn, conn->drain_at);
 }
 

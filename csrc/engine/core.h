@@ -20,6 +20,7 @@
 #include "base/map.h"
 #include "base/rcu.h"
 #include "base/ring.h"
+#include "engine/keep.h"
 #include "io/loop.h"
 #include "io/tun.h"
 #include "packet/gro.h"
@@ -103,6 +104,7 @@ struct sv_conn {
     struct sv_buf *tx;         /* sealed frames that wait for the turn's end, or NULL */
     struct sv_cut *cut;        /* what goes as datagrams; NULL: the link has none */
     struct sv_queue *queue;    /* packets that wait for the link or the limiter; NULL until first needed */
+    struct sv_keep keep;       /* what inner connections sent while nothing came back */
     struct sv_queue *up_queue; /* packets from the peer that wait for the limiter; NULL until first needed */
     struct sv_deadline deadline; /* in the worker's heap: the soonest of the session's and the limiter's */
     struct sv_conn *next_dirty;  /* in the worker's list of conns with something to flush */
@@ -295,6 +297,8 @@ bool sv_hub_on_live(struct sv_conn *conn);
 /* What came ends the connection without an answer: counts and logs it. */
 void sv_hub_on_fatal(struct sv_conn *conn, const char *why);
 void sv_hub_on_closed(struct sv_conn *conn);
+/* Another connection has taken its place: what it kept goes there. */
+void sv_hub_pass_on(struct sv_conn *conn);
 /* Frees the object after a grace period. */
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 
@@ -321,5 +325,7 @@ void sv_dialer_on_closed(struct sv_conn *conn, int error, const char *text);
 /* Quality for people, when the connection is the active one. */
 void sv_dialer_publish(struct sv_conn *conn);
 struct sv_conn *sv_dialer_active(struct sv_engine *engine);
+/* What is kept while there is no connection. */
+struct sv_keep *sv_dialer_keep(struct sv_engine *engine);
 
 #endif

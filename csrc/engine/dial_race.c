@@ -229,8 +229,10 @@ static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct
     sv_dialer_note_path(dialer);
     if (before && before != conn) {
         hand_queue_over(before, conn);
+        sv_keep_resend(&before->keep, conn->worker, before->session.last_received);
         sv_conn_abort(before);
     }
+    sv_keep_resend(&dialer->keep, conn->worker, 0);
     sv_dialer_run(dialer);
 }
 

@@ -216,11 +216,13 @@ static void on_handshake_cut(struct sv_dial_attempt *attempt, const struct sv_co
     }
 }
 
-static void on_active_lost(struct sv_dialer *dialer, int error, const char *text)
+static void on_active_lost(struct sv_dialer *dialer, struct sv_conn *conn, int error, const char *text)
 {
     uint32_t random;
 
     dialer->active = NULL;
+    sv_keep_answered(&conn->keep, conn->session.last_received);
+    sv_keep_move(&dialer->keep, &conn->keep);
     if (dialer->stopped) {
         return;
     }
@@ -240,13 +242,18 @@ void sv_dialer_on_closed(struct sv_conn *conn, int error, const char *text)
         attempt->pending = NULL;
         on_handshake_cut(attempt, conn, error, text);
     } else if (conn == dialer->active) {
-        on_active_lost(dialer, error, text);
+        on_active_lost(dialer, conn, error, text);
     }
 }
 
 struct sv_conn *sv_dialer_active(struct sv_engine *engine)
 {
     return engine->dialer->active;
+}
+
+struct sv_keep *sv_dialer_keep(struct sv_engine *engine)
+{
+    return &engine->dialer->keep;
 }
 
 /* ---- lifetime ---- */
@@ -346,6 +353,7 @@ void sv_dialer_free(struct sv_dialer *dialer)
     if (!dialer) {
         return;
     }
+    sv_keep_clear(&dialer->keep);
     free(dialer->url);
     free(dialer->quic_address);
     pthread_mutex_destroy(&dialer->lock);

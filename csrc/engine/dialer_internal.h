@@ -29,6 +29,7 @@ struct sv_dialer {
     struct sv_dial_plan plan;
     struct sv_dial_attempt attempts[SV_DIAL_WAYS];
     struct sv_conn *active; /* live: the TUN's packets go here */
+    struct sv_keep keep;    /* while there is none: what the last one had, and what came since */
     struct sv_degrade degrade;
     struct sv_timer *timer; /* the plan's next step */
     struct sv_netwatch *netwatch;

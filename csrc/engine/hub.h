@@ -48,6 +48,7 @@ struct sv_seat {
     uint32_t address_index;
     bool holds_address;          /* the index is taken in the pool for this seat, not the client's own */
     uint64_t started_wall;       /* ns since 1970 */
+    struct sv_keep keep;         /* of the connection that it had, while it waits */
     struct sv_deadline gone;     /* in hub->deadlines while it waits */
     struct sv_seat *prev, *next; /* of the client */
     char software[SV_SOFTWARE_MAX + 1]; /* printable */

@@ -16,13 +16,21 @@ static struct sv_hub *hub_of(const struct sv_conn *conn)
 
 /* ---- before the handshake ---- */
 
+/* From accept to the first frame under a session's keys, over all transports together. */
+static size_t half_open(const struct sv_worker *worker)
+{
+    size_t count = atomic_load_explicit(&worker->half_open, memory_order_relaxed);
+
+    count += worker->ws ? sv_ws_server_opening(worker->ws) : 0;
+    return count + (worker->quic ? sv_quic_server_opening(worker->quic) : 0);
+}
+
 bool sv_hub_admit_source(void *ctx, const uint8_t remote[16])
 {
     struct sv_worker *worker = ctx;
 
     (void)remote;
-    return atomic_load_explicit(&worker->half_open, memory_order_relaxed) < SV_HALF_OPEN_MAX &&
-           !worker->stopping;
+    return half_open(worker) < SV_HALF_OPEN_MAX && !worker->stopping;
 }
 
 bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len)
@@ -383,6 +391,7 @@ static unsigned make_way(struct sv_hub *hub, struct sv_conn *conn)
         }
     }
     if (before) {
+        sv_keep_move(&conn->keep, &before->keep);
         sv_seat_end(hub, before, SV_DISCONNECT_SUPERSEDED);
     }
     return 0;
@@ -451,6 +460,8 @@ bool sv_hub_on_live(struct sv_conn *conn)
     pthread_mutex_unlock(&hub->lock);
     if (code) {
         sv_conn_disconnect(conn, code);
+    } else {
+        sv_keep_resend(&conn->keep, conn->worker, 0);
     }
     return code == 0;
 }
@@ -470,6 +481,7 @@ void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat)
     if (seat->next) {
         seat->next->prev = seat->prev;
     }
+    sv_keep_clear(&seat->keep);
     free(seat);
 }
 
@@ -487,6 +499,8 @@ static void lose_link(struct sv_hub *hub, struct sv_conn *conn)
     struct sv_seat *seat = conn->seat;
 
     remove_routes(hub, conn);
+    sv_keep_answered(&conn->keep, conn->session.last_received);
+    sv_keep_move(&seat->keep, &conn->keep);
     seat->conn = NULL;
     seat->client->live--;
     atomic_fetch_sub(&hub->active, 1);
@@ -521,6 +535,18 @@ void sv_hub_on_closed(struct sv_conn *conn)
     sv_client_free_if_unused(hub, conn->client);
     conn->client = NULL;
     pthread_mutex_unlock(&hub->lock);
+}
+
+/* The lock is waited for once: whoever took the place may still be on the way to its routes. */
+void sv_hub_pass_on(struct sv_conn *conn)
+{
+    struct sv_hub *hub = hub_of(conn);
+
+    if (conn->keep.slots) {
+        pthread_mutex_lock(&hub->lock);
+        pthread_mutex_unlock(&hub->lock);
+        sv_keep_resend(&conn->keep, conn->worker, conn->session.last_received);
+    }
 }
 
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn)

@@ -10,7 +10,10 @@
 #include "packet/gso.h"
 #include "packet/icmp.h"
 
-enum { SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX };
+enum {
+    SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
+    SILENT_MS = 100, /* so long without a word from the peer its link may be dead; no retransmission comes sooner */
+};
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
 {
@@ -268,6 +271,15 @@ static bool too_big(const struct sv_conn *conn, const struct sv_buf *buf, const 
     return unit_of(buf, ip) > limit && (ip->version == 6 || ip->df);
 }
 
+/* A packet that its sender would send again, if the link should prove dead. */
+static void keep(struct sv_worker *worker, struct sv_keep *to, const struct sv_buf *buf,
+                 const struct sv_ip *ip, uint32_t flow)
+{
+    if (ip->proto == IPPROTO_TCP && !buf->kind && sv_buf_len(buf) <= SV_BUF_SMALL) {
+        sv_keep_note(to, worker->loop.now, flow, buf->data, sv_buf_len(buf));
+    }
+}
+
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip)
 {
     struct sv_buf *buf = *slot;
@@ -285,6 +297,9 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
         return;
     }
     klass = sv_classify(conn->worker->classifier, conn->worker->loop.now, ip, &flow);
+    if (conn->worker->loop.now > conn->session.last_received + SILENT_MS * SV_NS_PER_MS) {
+        keep(conn->worker, &conn->keep, buf, ip, flow);
+    }
     datagrams = sv_cut_takes(conn, flow, unit_of(buf, ip));
     whole = !buf->kind || ((datagrams || super_fits(conn, buf, segments_of(buf, ip))) &&
                            !(limiter && limiter->bytes_per_sec));
@@ -373,9 +388,15 @@ static struct sv_conn *find_conn(struct sv_engine *engine, const struct sv_ip *i
 
 static void to_nobody(struct sv_worker *worker, const struct sv_buf *buf, const struct sv_ip *ip)
 {
+    uint32_t flow;
+
     if (worker->wg && !worker->engine->hub) {
         sv_wg_unreachable(worker, buf->data, ip);
     } else {
+        if (worker->engine->dialer) {
+            sv_classify(worker->classifier, worker->loop.now, ip, &flow);
+            keep(worker, sv_dialer_keep(worker->engine), buf, ip, flow);
+        }
         drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
     }
 }

@@ -48,6 +48,10 @@ static void add_live(struct sv_engine *engine, sv_statistics *sum)
     }
     if (engine->wg) {
         sv_wg_lock(engine->wg);
+        sum->handshakes += sv_counted(&engine->wg->handshakes);
+        sum->bad_handshakes += sv_counted(&engine->wg->bad_handshakes);
+        sum->cookies_sent += sv_counted(&engine->wg->cookies_sent);
+        sum->drops.malformed += atomic_load_explicit(&engine->wg->strangers, memory_order_relaxed);
         add_traffic(sum, &engine->wg->gone);
         for (const struct sv_wg_member *member = engine->wg->members; member; member = member->next) {
             add_traffic(sum, &member->traffic);
@@ -66,8 +70,8 @@ void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)
     if (hub) {
         statistics->active_sessions = atomic_load(&hub->active);
         statistics->total_sessions = atomic_load(&hub->sessions_total);
-        statistics->handshakes = atomic_load(&hub->handshakes);
-        statistics->bad_handshakes = atomic_load(&hub->bad_handshakes);
+        statistics->handshakes += atomic_load(&hub->handshakes);
+        statistics->bad_handshakes += atomic_load(&hub->bad_handshakes);
     }
     for (size_t i = 0; i < engine->worker_count; i++) {
         statistics->half_open += atomic_load(&engine->workers[i].half_open);

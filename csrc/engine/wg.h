@@ -13,17 +13,16 @@
 #ifndef SV_ENGINE_WG_H
 #define SV_ENGINE_WG_H
 
-#include "engine/admission.h"
 #include "engine/core.h"
+#include "engine/wg_load.h"
 #include "io/udp.h"
 #include "proto/wg_peer.h"
 
 enum {
-    SV_WG_STAGED_PACKETS = 128,        /* of one peer, while its handshake runs */
-    SV_WG_STAGED_BYTES = 256 * 1024,   /* of one peer */
-    SV_WG_STAGED_BYTES_ALL = 16 << 20, /* of all peers */
-    SV_WG_LOAD_PER_SEC = 256,    /* handshake messages in a second that make the device ask for cookies */
-    SV_WG_RECEIVES_PER_TURN = 4, /* batches from a socket before other fds have their turn */
+    SV_WG_STAGED_PACKETS = 128,            /* of one peer, while its handshake runs */
+    SV_WG_STAGED_BYTES = 256 * 1024,       /* of one peer */
+    SV_WG_STAGED_BYTES_ALL = 16 << 20,     /* of all peers */
+    SV_WG_RECEIVES_PER_TURN = 4,           /* batches from a socket before other fds have their turn */
     SV_WG_OUT = SV_UDP_PAYLOAD_MAX + 1024, /* bytes of what one send collects */
 };
 
@@ -135,10 +134,8 @@ struct sv_wg {
     atomic_uint_fast32_t mtu;
     atomic_uint_fast64_t staged_bytes;
     struct sv_wg_cookie_jar jar;
-    struct sv_admission admission;
-    struct sv_traffic gone;             /* of members that were removed */
-    uint64_t load_window, loaded_until; /* ns */
-    uint32_t load_count;
+    struct sv_wg_load load;
+    struct sv_traffic gone;                              /* of members that were removed */
     sv_counter handshakes, bad_handshakes, cookies_sent; /* under the lock */
     atomic_uint_fast64_t strangers;                      /* datagrams that were nothing of ours */
 };

@@ -452,7 +452,7 @@ int sv_wg_new(struct sv_wg **out, struct sv_engine *engine)
     error = error ? error : sv_map_init(&wg->by_key, SV_KEY, &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->keypairs, sizeof(uint32_t), &engine->rcu, engine->secret);
     error = error ? error : sv_map_init(&wg->attempts, sizeof(uint32_t), &engine->rcu, engine->secret);
-    return error ? error : sv_admission_init(&wg->admission, engine->secret);
+    return error ? error : sv_wg_load_init(&wg->load, engine->secret);
 }
 
 void sv_wg_free(struct sv_wg *wg)
@@ -476,7 +476,7 @@ void sv_wg_free(struct sv_wg *wg)
     sv_map_clear(&wg->attempts);
     sv_trie_clear(&wg->allowed);
     sv_heap_clear(&wg->deadlines);
-    sv_admission_clear(&wg->admission);
+    sv_wg_load_clear(&wg->load);
     pthread_mutex_destroy(&wg->lock);
     sv_wipe(wg, sizeof *wg);
     free(wg);

@@ -152,17 +152,6 @@ void sv_wg_stage(struct sv_worker *worker, struct sv_wg_member *member, const st
 
 /* ---- who may be answered; under the lock ---- */
 
-static void note_load(struct sv_wg *wg, uint64_t now)
-{
-    if (now - wg->load_window >= SV_NS_PER_S) {
-        wg->load_window = now;
-        wg->load_count = 0;
-    }
-    if (++wg->load_count > SV_WG_LOAD_PER_SEC) {
-        wg->loaded_until = now + SV_NS_PER_S;
-    }
-}
-
 static void source_of(const struct sv_endpoint *from, uint8_t source[16])
 {
     static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
@@ -187,7 +176,7 @@ static void ask_for_cookie(struct sv_worker *worker, const struct sv_wg_self *se
     send_to(worker, from, reply, sizeof reply);
 }
 
-/* Under load whoever shows, by mac2, that he is where he says may come in, at a bounded rate per source (section 5.3). */
+/* Under load whoever shows, by mac2, that he is where he says may come in (section 5.3). */
 static bool admit(struct sv_worker *worker, const struct sv_wg_self *self, const struct sv_endpoint *from,
                   const uint8_t *message, size_t len)
 {
@@ -195,16 +184,17 @@ static bool admit(struct sv_worker *worker, const struct sv_wg_self *self, const
     uint64_t now = worker->loop.now;
     uint8_t id[SV_ENDPOINT_ID], source[16];
 
-    note_load(wg, now);
-    if (now >= wg->loaded_until) {
+    if (!sv_wg_load_note(&wg->load, now)) {
         return true;
     }
-    if (!sv_wg_check_mac2(&wg->jar, now, id, sv_endpoint_id(from, id), message, len)) {
-        ask_for_cookie(worker, self, from, message, len);
-        return false;
-    }
     source_of(from, source);
-    return sv_admission_source_passes(&wg->admission, now, source);
+    if (sv_wg_check_mac2(&wg->jar, now, id, sv_endpoint_id(from, id), message, len)) {
+        return sv_wg_load_may_enter(&wg->load, now, source);
+    }
+    if (sv_wg_load_may_ask(&wg->load, now, source)) {
+        ask_for_cookie(worker, self, from, message, len);
+    }
+    return false;
 }
 
 static bool is_admitted(struct sv_worker *worker, const struct sv_wg_self *self,

@@ -195,6 +195,9 @@ static void disconnect_kicked(struct sv_worker *worker)
     for (; conn; conn = next) {
         next = conn->next_kicked;
         if (!conn->closing) {
+            if (conn->kick_code == SV_DISCONNECT_SUPERSEDED) {
+                sv_hub_pass_on(conn);
+            }
             sv_conn_disconnect(conn, conn->kick_code);
         }
     }

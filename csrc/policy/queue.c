@@ -15,10 +15,30 @@ void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT])
     }
 }
 
+/* ---- flows ---- */
+
+/* Where the flow's packets are counted: its own place; or, if other flows had all places of its set when it came, the one that such flows share. A flow
+ * gets a place of its own only while nothing is counted in the shared one, so none is ever counted in two. */
+static struct sv_queue_flow *flow_of(struct sv_queue *queue, uint32_t hash)
+{
+    struct sv_queue_flow *set = queue->flows[hash % SV_QUEUE_SETS], *shared = &set[SV_QUEUE_WAYS - 1];
+    struct sv_queue_flow *place = shared;
+
+    for (struct sv_queue_flow *flow = set; flow < shared; flow++) {
+        if (flow->packets && flow->hash == hash) {
+            return flow;
+        }
+        place = !flow->packets && !shared->packets ? flow : place;
+    }
+    return place;
+}
+
 static void leave_flow(struct sv_queue *queue, const struct sv_buf *buf)
 {
-    queue->queued[buf->tag % SV_QUEUE_BUCKETS]--;
+    flow_of(queue, buf->tag)->packets--;
 }
+
+/* ---- lanes ---- */
 
 static struct sv_buf *take_first(struct sv_queue *queue, struct sv_queue_lane *lane)
 {
@@ -52,11 +72,11 @@ static bool has_room(const struct sv_queue_lane *lane, enum sv_class klass, size
     return !lane->packets || lane->bytes + len <= limit;
 }
 
-enum sv_class sv_queue_class(const struct sv_queue *queue, uint32_t flow, enum sv_class own)
+enum sv_class sv_queue_class(struct sv_queue *queue, uint32_t hash, enum sv_class own)
 {
-    size_t bucket = flow % SV_QUEUE_BUCKETS;
+    const struct sv_queue_flow *flow = flow_of(queue, hash);
 
-    return queue->queued[bucket] ? (enum sv_class)queue->lane_of[bucket] : own;
+    return flow->packets ? (enum sv_class)flow->lane : own;
 }
 
 /* High: its deadline. Else when it came. */
@@ -70,19 +90,18 @@ static uint64_t stamp_of(const struct sv_queue_lane *lane, uint64_t now, size_t 
 
 int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass)
 {
-    size_t bucket = buf->tag % SV_QUEUE_BUCKETS;
+    struct sv_queue_flow *flow = flow_of(queue, buf->tag);
     struct sv_queue_lane *lane;
 
-    klass = sv_queue_class(queue, buf->tag, klass);
+    klass = flow->packets ? (enum sv_class)flow->lane : klass;
     lane = &queue->lanes[klass];
-    if (!has_room(lane, klass, sv_buf_len(buf)) || queue->queued[bucket] == UINT16_MAX) {
+    if (!has_room(lane, klass, sv_buf_len(buf)) || flow->packets == UINT16_MAX) {
         lane->drops++;
         sv_buf_put(buf);
         return SV_E_FULL;
     }
     buf->stamp = stamp_of(lane, now, sv_buf_len(buf), klass);
-    queue->queued[bucket]++;
-    queue->lane_of[bucket] = (uint8_t)klass;
+    *flow = (struct sv_queue_flow){buf->tag, (uint16_t)(flow->packets + 1), (uint8_t)klass};
     buf->next = NULL;
     *lane->last = buf;
     lane->last = &buf->next;

@@ -19,7 +19,8 @@
 enum {
     SV_QUEUE_HIGH_WAIT_MS = 5,
     SV_QUEUE_HELD_MS = 50, /* the most a packet is held back by a limiter */
-    SV_QUEUE_BUCKETS = 64, /* of the flow table; two flows in one bucket share their class while queued */
+    SV_QUEUE_SETS = 16,    /* of the flow table */
+    SV_QUEUE_WAYS = 4,     /* flows of a set, the last of them all that find no place of their own */
 };
 
 struct sv_queue_lane {
@@ -29,10 +30,16 @@ struct sv_queue_lane {
     uint64_t drops;
 };
 
+/* A flow that has packets queued. */
+struct sv_queue_flow {
+    uint32_t hash;
+    uint16_t packets; /* 0: a free place */
+    uint8_t lane;
+};
+
 struct sv_queue {
     struct sv_queue_lane lanes[SV_CLASS_COUNT];
-    uint16_t queued[SV_QUEUE_BUCKETS]; /* packets of the flows in this bucket */
-    uint8_t lane_of[SV_QUEUE_BUCKETS]; /* their lane while queued > 0 */
+    struct sv_queue_flow flows[SV_QUEUE_SETS][SV_QUEUE_WAYS];
     /* Packets that were taken and dropped after all, those of the high lane among them, and their bytes; the owner reads and zeroes them. */
     size_t expired, expired_high, expired_bytes;
 };
@@ -41,7 +48,7 @@ void sv_queue_init(struct sv_queue *queue, const size_t limits[SV_CLASS_COUNT]);
 void sv_queue_clear(struct sv_queue *queue);
 
 /* The class of a flow's next packet: that of its packets in the queue, else its own. */
-enum sv_class sv_queue_class(const struct sv_queue *queue, uint32_t flow, enum sv_class own);
+enum sv_class sv_queue_class(struct sv_queue *queue, uint32_t hash, enum sv_class own);
 
 /* Takes the buffer over (buf->tag is the flow hash). 0 or SV_E_FULL (dropped, counted, put back). */
 int sv_queue_push(struct sv_queue *queue, uint64_t now, struct sv_buf *buf, enum sv_class klass);

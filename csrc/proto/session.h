@@ -238,6 +238,10 @@ uint64_t sv_session_datagrams_missing(const struct sv_session *s);
 
 /* Client: the path is another one; a keepalive is asked for now, and unanswered it counts like data that gets no answer. */
 void sv_session_probe(struct sv_session *s, uint64_t now);
+/* How long nothing need come back before that says something, ns. */
+uint64_t sv_session_patience(const struct sv_session *s);
+/* The link has shown by itself that the path looks dead: suspect until something comes. */
+void sv_session_doubt(struct sv_session *s);
 
 /* When on_timer must be called; SV_NEVER. It moves with every frame: ask again after receive, flush and
  * on_timer. */

@@ -42,6 +42,12 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+uint64_t sv_session_patience(const struct sv_session *s)
+{
+    uint64_t rtt = s->quality.checks > 0 && s->quality.srtt_ns > 0 ? s->quality.srtt_ns : s->handshake_rtt;
+    return later(SV_NS_PER_S, 4 * rtt);
+}
+
 /* When unanswered data asks for a keepalive. One that is on its way already gets the same time to be
  * answered. */
 static uint64_t probe_at(const struct sv_session *s)
@@ -49,9 +55,7 @@ static uint64_t probe_at(const struct sv_session *s)
     if (s->unanswered_since == 0 || s->suspect) {
         return SV_NEVER;
     }
-    uint64_t rtt = s->quality.checks > 0 && s->quality.srtt_ns > 0 ? s->quality.srtt_ns : s->handshake_rtt;
-    uint64_t from = later(s->unanswered_since, later(s->last_keepalive, s->last_probe));
-    return from + later(SV_NS_PER_S, 4 * rtt);
+    return later(s->unanswered_since, later(s->last_keepalive, s->last_probe)) + sv_session_patience(s);
 }
 
 static uint64_t rekey_at(const struct sv_session *s)
@@ -196,6 +200,11 @@ void sv_session_probe(struct sv_session *s, uint64_t now)
         sv_session_note_sent(s, now);
         ask(s);
     }
+}
+
+void sv_session_doubt(struct sv_session *s)
+{
+    s->suspect = s->state == SV_SESSION_LIVE;
 }
 
 static enum sv_session_event client_timer(struct sv_session *s, uint64_t now)

@@ -49,7 +49,8 @@ struct sv_quic_counters {
 int sv_quic_server_open(struct sv_quic_server **server, struct sv_loop *loop,
                         const struct sv_quic_server_config *config);
 uint16_t sv_quic_server_port(const struct sv_quic_server *server);
-/* On the server's own thread. */
+/* On the server's own thread; the connections in their handshake as what admit asks. */
+size_t sv_quic_server_opening(const struct sv_quic_server *server);
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server);
 void sv_quic_server_stop_accepting(struct sv_quic_server *server);
 /* Closes its links (on_closed comes) and frees. NULL is fine. */

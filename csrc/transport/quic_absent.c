@@ -41,6 +41,12 @@ uint16_t sv_quic_server_port(const struct sv_quic_server *server)
     return 0;
 }
 
+size_t sv_quic_server_opening(const struct sv_quic_server *server)
+{
+    (void)server;
+    return 0;
+}
+
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server)
 {
     static const struct sv_quic_counters none;

@@ -161,6 +161,7 @@ static int on_datagram_acked(ngtcp2_conn *quic, uint64_t id, void *user)
     (void)quic;
     (void)id;
     conn->link.datagrams_acked++;
+    conn->link.unacked_since = 0;
     return 0;
 }
 
@@ -185,6 +186,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t stream, uint64_t offset, uint64_t
     if (stream == conn->stream) {
         sv_quic_backlog_acked(&conn->backlog, &conn->side->blocks, (size_t)len);
         conn->progress_at = conn->side->now;
+        conn->link.unacked_since = 0;
     }
     return 0;
 }

@@ -385,6 +385,7 @@ void sv_quic_client_rebind(struct sv_link *link)
     struct quic_client *client = (struct quic_client *)(void *)link;
 
     client->rebind_waiting = true;
+    link->unacked_since = 0; /* the new path has its time, too */
     if (client->conn.state == SV_QUIC_OPEN && !client->conn.inside) {
         rebind(client);
         sv_quic_side_work(&client->side);

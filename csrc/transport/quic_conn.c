@@ -77,6 +77,13 @@ void sv_quic_conn_arm(struct sv_quic_conn *conn)
 
 /* ---- operations ---- */
 
+static void note_sent(struct sv_quic_conn *conn)
+{
+    if (!conn->link.unacked_since) {
+        conn->link.unacked_since = conn->side->loop->now;
+    }
+}
+
 static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
 {
     struct sv_quic_conn *conn = conn_of(link);
@@ -87,6 +94,7 @@ static int op_send(struct sv_link *link, uint8_t *bytes, size_t len)
     if (!conn->backlog.held) {
         conn->progress_at = conn->side->loop->now;
     }
+    note_sent(conn);
     if (sv_quic_backlog_append(&conn->backlog, &conn->side->blocks, bytes, len)) {
         sv_quic_conn_end(conn, SV_E_NOMEM, "out of memory");
         return SV_E_CLOSED;
@@ -110,7 +118,9 @@ static int op_send_datagram(struct sv_link *link, const uint8_t *bytes, size_t l
         return SV_E_INVALID;
     }
     error = sv_quic_write_datagram(conn, bytes, len);
-    if (error == SV_E_AGAIN) {
+    if (!error) {
+        note_sent(conn);
+    } else if (error == SV_E_AGAIN) {
         link->datagrams_blocked = true;
         if (conn->inside || conn->side->tx.stuck) {
             sv_quic_conn_queue(conn);

@@ -8,10 +8,12 @@
 enum {
     PIECES = 4,
     BURST_MIN = 10 * SV_QUIC_PAYLOAD_MAX,
+    NEAR_BYTES_PER_US = 1250,
     WRITES_PER_TURN = 512, /* packets of one connection; the rest goes out in the next turn */
 };
 
 static const ngtcp2_duration NEAR_RTT = 2 * NGTCP2_MILLISECONDS;
+static const ngtcp2_duration NEAR_QUEUE = 500 * NGTCP2_MICROSECONDS;
 
 static struct sv_quic_tx *tx_of(struct sv_quic_conn *conn)
 {
@@ -90,6 +92,30 @@ static bool is_paced(struct sv_quic_conn *conn)
         conn->pacing = info.min_rtt < NEAR_RTT ? SV_QUIC_PACING_OFF : SV_QUIC_PACING_ON;
     }
     return conn->pacing == SV_QUIC_PACING_ON;
+}
+
+/* What a path may deliver in its round trip and half a millisecond more, at 10 Gbit/s. */
+static uint64_t near_window(const ngtcp2_conn_info *info)
+{
+    return (info->min_rtt + NEAR_QUEUE) * NEAR_BYTES_PER_US / NGTCP2_MICROSECONDS;
+}
+
+/* Where nothing paces, and the flows inside are what bounds the speed, BBR's window grows without end: then all they have in flight stands in the
+ * receiver's socket, in front of every small packet. So what is in flight ends here, and the rest waits in the link's queues, by class. */
+static bool has_near_room(struct sv_quic_conn *conn, size_t len)
+{
+    ngtcp2_conn_info info;
+    uint64_t window;
+
+    if (conn->pacing != SV_QUIC_PACING_OFF) {
+        return true;
+    }
+    if (conn->near_room < len) {
+        ngtcp2_conn_get_conn_info2(conn->quic, &info);
+        window = near_window(&info);
+        conn->near_room = window > info.bytes_in_flight ? (size_t)(window - info.bytes_in_flight) : 0;
+    }
+    return conn->near_room >= len;
 }
 
 static void took(struct sv_quic_conn *conn, size_t n)
@@ -253,6 +279,9 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
     ngtcp2_ssize n = 1;
     int accepted = 0;
 
+    if (!has_near_room(conn, len)) {
+        return SV_E_AGAIN;
+    }
     /* A packet that has no room for it is closed, and it goes into the next. */
     while (!accepted && n > 0) {
         if (!can_write(conn) || !begin(conn)) {
@@ -270,6 +299,7 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
         sv_quic_conn_fail_by(conn, (int)n);
         return SV_E_CLOSED;
     }
+    conn->near_room -= accepted && conn->near_room >= len ? len : 0;
     return accepted ? 0 : SV_E_AGAIN;
 }
 

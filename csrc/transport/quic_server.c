@@ -363,6 +363,11 @@ uint16_t sv_quic_server_port(const struct sv_quic_server *server)
     return server->udp.port;
 }
 
+size_t sv_quic_server_opening(const struct sv_quic_server *server)
+{
+    return server->opening;
+}
+
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server)
 {
     return &server->counters;

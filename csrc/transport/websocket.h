@@ -25,6 +25,8 @@ int sv_ws_server_open(struct sv_ws_server **server, struct sv_loop *loop,
                       const struct sv_ws_server_config *config);
 /* The port that was bound. */
 uint16_t sv_ws_server_port(const struct sv_ws_server *server);
+/* Connections that are not open yet. On the server's own thread, as what admit asks. */
+size_t sv_ws_server_opening(const struct sv_ws_server *server);
 /* No new connections from now on; links live on. */
 void sv_ws_server_stop_accepting(struct sv_ws_server *server);
 /* Closes every link silently (their on_closed come during the call) and frees the server. */

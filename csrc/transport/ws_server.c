@@ -57,7 +57,8 @@ struct ws_link {
     struct sv_ws_stream stream;
     struct sv_deadline deadline;
     uint64_t vouched_at;
-    bool open, was_open, closing;
+    bool open, closing;
+    bool was_open; /* no longer counted as opening */
 };
 
 static struct ws_link *link_of(struct sv_link *link)
@@ -228,11 +229,12 @@ static bool is_sound(const struct ws_link *link)
 
 static int on_established(struct ws_link *link)
 {
+    link->was_open = true;
+    link->server->opening--;
     if (!link->server->admit(link->server->owner, link->link.remote) || take_over(link)) {
         return -1;
     }
-    link->open = link->was_open = true;
-    link->server->opening--;
+    link->open = true;
     link->vouched_at = link->server->loop->now;
     set_deadline(link, SV_NEVER);
     link->server->sink->on_open(&link->link);
@@ -356,7 +358,7 @@ static void on_accepted(void *ctx, int fd, const struct sockaddr_storage *peer)
 
     sv_sockaddr_split(peer, visitor.peer, &visitor.port);
     memcpy(visitor.source, visitor.peer, sizeof visitor.source);
-    if (server->opening + server->gate.count >= OPENING_MAX || !server->admit(server->owner, visitor.peer)) {
+    if (sv_ws_server_opening(server) >= OPENING_MAX || !server->admit(server->owner, visitor.peer)) {
         close(fd);
     } else if (sv_ws_is_trusted(server->proxies, server->proxy_count, visitor.peer)) {
         sv_proxy_gate_enter(&server->gate, &visitor);
@@ -455,6 +457,11 @@ int sv_ws_server_open(struct sv_ws_server **out, struct sv_loop *loop,
 uint16_t sv_ws_server_port(const struct sv_ws_server *server)
 {
     return server->port;
+}
+
+size_t sv_ws_server_opening(const struct sv_ws_server *server)
+{
+    return server->opening + server->gate.count;
 }
 
 void sv_ws_server_stop_accepting(struct sv_ws_server *server)

@@ -34,8 +34,9 @@ _FORWARDING = {
     "IPv6": Path("/proc/sys/net/ipv6/conf/all/forwarding"),
 }
 _PROBES, _PROBE_SECS = 3, 1.0
-_PING_PAYLOADS = (1472, 1452, 1412, 1372, 1252)
-_IP_AND_ICMP = 28
+_PINGED_MTUS = (1500, 1480, 1440, 1400, 1280)
+_IP_AND_ICMP = {socket.AF_INET: 28, socket.AF_INET6: 48}
+_OVERHEAD = {socket.AF_INET: 80, socket.AF_INET6: 100}
 _WORST_CLOCK_SECS = 60
 _QUIC_MIN_DATAGRAM = 1200
 
@@ -178,30 +179,25 @@ def mtu_path(host: str) -> Check:
     program = shutil.which("ping")
     if program is None:
         return _warn("mtu path", "the program ping is missing", "run `apt-get install iputils-ping`")
-    for payload in _PING_PAYLOADS:
-        command = (
-            program,
-            "-n",
-            "-q",
-            "-c",
-            "2",
-            "-i",
-            "0.2",
-            "-W",
-            "1",
-            "-M",
-            "do",
-            "-s",
-            str(payload),
-            host,
-        )
-        done = _run(*command)
-        if done is not None and done.returncode == 0:
-            mtu = payload + _IP_AND_ICMP
-            if mtu == _PING_PAYLOADS[0] + _IP_AND_ICMP:
-                return _ok("mtu path", f"packets of {mtu} bytes pass to {host}")
-            return _warn("mtu path", f"no more than {mtu} bytes pass to {host}", f'set "mtu": {mtu - 80}')
+    try:
+        family, address = _first_address(host)
+    except OSError as error:
+        return _warn("mtu path", f"{host}: {error.strerror}", "check the name")
+    options = ("-n", "-q", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s")
+    for mtu in _PINGED_MTUS:
+        done = _run(program, *options, str(mtu - _IP_AND_ICMP[family]), address)
+        if done is None or done.returncode:
+            continue
+        if mtu == _PINGED_MTUS[0]:
+            return _ok("mtu path", f"packets of {mtu} bytes pass to {host}")
+        fix = f'set "mtu": {mtu - _OVERHEAD[family]}'
+        return _warn("mtu path", f"no more than {mtu} bytes pass to {host}", fix)
     return _warn("mtu path", f"{host} answers no ping", "nothing is known of the way's MTU")
+
+
+def _first_address(host: str) -> tuple[socket.AddressFamily, str]:
+    family, *_, address = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)[0]
+    return family, str(address[0])
 
 
 def udp(host: str, port: int) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,16 @@ from rich.console import RenderableType
 from smartvpn._json import dump, to_json
 from smartvpn.blocking import VpnServer
 from smartvpn.cli._app import App, AppGroup, add_row, facts, listing, pass_app
-from smartvpn.cli._errors import ExitCode, Failure
-from smartvpn.cli._files import file_name, refuse_existing, refuse_unwritable, write_all
+from smartvpn.cli._errors import ExitCode, Failure, explain
+from smartvpn.cli._files import (
+    Room,
+    file_name,
+    refuse_existing,
+    refuse_unwritable,
+    rescue,
+    room_for,
+    write_all,
+)
 from smartvpn.cli._qr import qr_text
 from smartvpn.cli._values import MOMENT, SIZE, bytes_text, rate_text, since_text, time_text
 from smartvpn.config import ClientConfig, ClientEntry, RateLimit, TransportMode
@@ -150,10 +159,33 @@ class _Output:
         name = file_name(self.client_id)
         return [self.folder / f"{name}{end}" for end in (".json", ".conf")[: 2 if self.wireguard else 1]]
 
-    def write(self, bundle: ConfigBundle) -> None:
+    def room(self) -> AbstractContextManager[Room]:
+        """Taken before keys are made. Raises Failure where the disk is full."""
+        return room_for(self.paths)
+
+    def write(self, room: Room, bundle: ConfigBundle) -> None:
         """All files or none."""
+        room.write(self._texts(bundle), replace=self.force)
+
+    def write_somewhere(self, room: Room, bundle: ConfigBundle) -> None:
+        """Keys that replaced others: where their place fails all the same they are kept elsewhere.
+
+        Raises Failure then too, with where they are.
+        """
+        try:
+            self.write(room, bundle)
+        except (OSError, Failure) as error:
+            kept = rescue(self._texts(bundle))
+            cause = f"fresh keys for {self.client_id} were made, but {explain(error).cause}"
+            if kept:
+                fix = f"move them from {kept[0].parent}: {', '.join(path.name for path in kept)}"
+            else:
+                fix = "its old keys have ended and the fresh ones are lost: make room and rotate again"
+            raise Failure(cause, fix) from None
+
+    def _texts(self, bundle: ConfigBundle) -> dict[Path, str]:
         texts = [dump(bundle.smartvpn_config, indent=2) + "\n", bundle.wireguard_config]
-        write_all(dict(zip(self.paths, texts, strict=False)), replace=self.force)
+        return dict(zip(self.paths, texts, strict=False))
 
     def show(self, app: App, done: str, bundle: ConfigBundle) -> None:
         """What was done and where it lies; secrets lie in the files alone."""
@@ -199,19 +231,20 @@ def add(
     own, security = _split(_given(options))
     with app.hub() as server:
         output = _Output.chosen(server, name, out, force=force, qr=qr)
-        bundle = server.create_client(
-            name,
-            security=_camel(security),
-            enabled=not disabled,
-            public_key=public_key,
-            wg_public_key=wg_public_key,
-            **own,
-        )
-        try:
-            output.write(bundle)
-        except BaseException:
-            server.remove_client(name)
-            raise
+        with output.room() as room:
+            bundle = server.create_client(
+                name,
+                security=_camel(security),
+                enabled=not disabled,
+                public_key=public_key,
+                wg_public_key=wg_public_key,
+                **own,
+            )
+            try:
+                output.write(room, bundle)
+            except BaseException:
+                server.remove_client(name)
+                raise
     output.show(app, "made", bundle)
 
 
@@ -367,8 +400,8 @@ def rotate(app: App, name: str, out: Path, force: bool, qr: bool) -> None:
     with app.hub() as server:
         server.get_client(name)
         output = _Output.chosen(server, name, out, force=force, qr=qr)
-        bundle = server.rotate_client_key(name)
-        output.write(bundle)
+        with output.room() as room:
+            output.write_somewhere(room, bundle := server.rotate_client_key(name))
     output.show(app, "fresh keys for", bundle)
 
 

@@ -11,6 +11,7 @@ from smartvpn._version import __version__
 from smartvpn.cli import _clients, _service
 from smartvpn.cli._app import App, AppGroup, pass_app
 from smartvpn.cli._completion import completion
+from smartvpn.cli._dashboard import dashboard
 from smartvpn.cli._doctor import doctor
 from smartvpn.cli._errors import ExitCode, Explained, explain
 from smartvpn.cli._import import import_
@@ -40,6 +41,7 @@ for command in (
     _clients.group,
     status,
     top,
+    dashboard,
     doctor,
     logs,
     _service.group,

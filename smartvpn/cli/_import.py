@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from smartvpn._address import parse_interface, parse_network
 from smartvpn._json import dump
@@ -58,7 +58,8 @@ def import_(
     write_all({path: dump(made.config, indent=2) + "\n"}, replace=force)
     clients, others = made.config.clients, made.config.wg_peers
     app.say(
-        f"wrote {path}: {len(clients)} clients, {len(others)} other peers; start it with `smartvpn up`",
+        f"wrote {path}: {len(clients)} clients, {len(others)} other peers, which have no limits; "
+        "start it with `smartvpn up`",
         path=str(path),
         mode="server",
         clients=[client.client_id for client in clients],
@@ -153,42 +154,58 @@ class _Hub:
     @classmethod
     def of(cls, interface: Section, peers: list[Section], endpoint: str | None, registry: str) -> _Hub:
         notes: list[str] = []
-        key = _required(interface, "privatekey", "PrivateKey")
         subnet, subnet6 = _subnets(interface, notes)
+        config = _empty_hub(interface, subnet, subnet6, registry, notes, endpoint)
         clients: list[ClientEntry] = []
         others: list[WgPeerConfig] = []
         for number, peer in enumerate(peers, 1):
-            address = _client_address(peer, subnet)
-            if address is None or peer.one("presharedkey") is not None:
+            name = peer.name or f"peer-{number}"
+            addresses = _client_addresses(peer, config)
+            if isinstance(addresses, str):
                 others.append(_other(peer))
+                notes.append(_without_limits(name, addresses))
             else:
-                clients.append(_entry(peer, address, number, {client.client_id for client in clients}))
+                clients.append(
+                    _entry(peer, addresses, name, number, {client.client_id for client in clients})
+                )
         if hooks := [name for name in ("preup", "postup", "predown", "postdown") if interface.many(name)]:
             notes.append(f"{', '.join(hooks)} not taken over: forwarding and NAT are the hub's own work")
-        with_preshared = sum(peer.one("presharedkey") is not None for peer in peers)
-        if with_preshared:
-            notes.append(
-                f"{with_preshared} peers have a preshared key: they connect as before, but as other peers, "
-                "without the limits of clients; `smartvpn client add` makes clients"
-            )
-        config = ServerConfig(
-            listen_addr="0.0.0.0:8080",
-            server_endpoint=endpoint or _outward(notes),
-            private_key=(pair := Keypair.generate()).private_key,
-            public_key=pair.public_key,
-            subnet=str(subnet),
-            subnet6=None if subnet6 is None else str(subnet6),
-            transport_mode=TransportMode.ALL,
-            wg_private_key=key,
-            wg_listen_port=_number(interface, "listenport") or _DEFAULT_PORT,
-            mtu=_number(interface, "mtu") or _DEFAULT_MTU,
-            dns=_servers(interface) or _host.name_servers(),
-            enable_nat=True,
-            registry=registry,
-            clients=clients,
-            wg_peers=others,
-        )
-        return cls(config, notes)
+        return cls(evolve(config, clients=clients, wg_peers=others), notes)
+
+
+def _empty_hub(
+    interface: Section,
+    subnet: ipaddress.IPv4Network,
+    subnet6: ipaddress.IPv6Network | None,
+    registry: str,
+    notes: list[str],
+    endpoint: str | None,
+) -> ServerConfig:
+    """All but its peers."""
+    pair = Keypair.generate()
+    return ServerConfig(
+        listen_addr="0.0.0.0:8080",
+        server_endpoint=endpoint or _outward(notes),
+        private_key=pair.private_key,
+        public_key=pair.public_key,
+        subnet=str(subnet),
+        subnet6=None if subnet6 is None else str(subnet6),
+        transport_mode=TransportMode.ALL,
+        wg_private_key=_required(interface, "privatekey", "PrivateKey"),
+        wg_listen_port=_number(interface, "listenport") or _DEFAULT_PORT,
+        mtu=_number(interface, "mtu") or _DEFAULT_MTU,
+        dns=_servers(interface) or _host.name_servers(),
+        enable_nat=True,
+        registry=registry,
+    )
+
+
+def _without_limits(name: str, reason: str) -> str:
+    """What its owner should know of a peer that is no client."""
+    return (
+        f"{name} {reason}: it connects as before, as one of wgPeers, WITHOUT limits, access lists and "
+        "expiry, and `smartvpn client` does not know it; `smartvpn client add` makes a client in its place"
+    )
 
 
 def _subnets(
@@ -208,33 +225,50 @@ def _subnets(
     return four, six
 
 
-def _client_address(peer: Section, subnet: ipaddress.IPv4Network) -> str | None:
-    """The peer's one address in the subnet; None when it is a router with networks behind it."""
-    address: str | None = None
+@frozen
+class _Addresses:
+    """A client's, in both families."""
+
+    four: str
+    six: str | None
+
+
+def _client_addresses(peer: Section, config: ServerConfig) -> _Addresses | str:
+    """The peer's place in the subnets, or why it has none that a client could have."""
+    if peer.one("presharedkey") is not None:
+        return "has a preshared key, which clients of the registry have not"
+    found: dict[int, list[str]] = {4: [], 6: []}
     for text in peer.many("allowedips"):
         try:
             network = parse_network(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
         except ValueError as error:
             raise ConfigError(f"AllowedIPs of the peer of line {peer.line}", str(error)) from None
         if network.prefixlen != network.max_prefixlen:
-            return None
-        if isinstance(network, ipaddress.IPv4Network):
-            if address is not None or network[0] not in subnet or network[0] == subnet[0] + 1:
-                return None
-            address = str(network[0])
-    return address
+            return f"has a network behind it ({network})"
+        found[network.version].append(str(network[0]))
+    subnet = ipaddress.IPv4Network(config.subnet)
+    if (
+        len(found[4]) != 1
+        or ipaddress.IPv4Address(found[4][0]) not in subnet
+        or found[4][0] == str(subnet[1])
+    ):
+        return f"has not one address of {subnet}"
+    [four], six = found[4], found[6]
+    if six and six != [config.client_address6(four)]:
+        fitting = config.client_address6(four)
+        goes = "the hub has no IPv6 network" if fitting is None else f"{fitting} goes with {four}"
+        return f"has the IPv6 address {', '.join(six)}, but {goes}"
+    return _Addresses(four, six[0] if six else None)
 
 
-def _entry(peer: Section, address: str, number: int, taken: set[str]) -> ClientEntry:
+def _entry(peer: Section, addresses: _Addresses, name: str, number: int, taken: set[str]) -> ClientEntry:
     """A client of the registry. It has no Noise key yet: `client rotate` gives it a whole new config."""
-    name = peer.name or f"peer-{number}"
-    if name in taken:
-        name = f"{name}-{number}"
     return ClientEntry(
-        client_id=name,
+        client_id=f"{name}-{number}" if name in taken else name,
         public_key=PrivateKey.generate().public_key.base64,
         wg_public_key=_required(peer, "publickey", "PublicKey"),
-        assigned_ip=address,
+        assigned_ip=addresses.four,
+        assigned_ip6=addresses.six,
         tags=("imported",),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.configfile import CLIENT_PATH, SERVER_PATH, AnyConfig, VpnConfig
 from smartvpn.errors import ConfigError, SmartVpnError
 from smartvpn.types import TunnelState
+
+_SYSTEMD_SECS = 120.0
 
 _CONFIG = click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
 
@@ -123,7 +124,7 @@ def _start_service(mode: Mode) -> None:
 
 def run_systemctl(*words: str) -> None:
     """Have systemd do it. Raises Failure with its words."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=120)
+    done = _process.ran(_SYSTEMD_SECS, "systemctl", *words)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
         raise Failure(f"systemctl {words[0]}: {lines[0]}", "see `smartvpn logs`")

@@ -15,6 +15,7 @@ from smartvpn.cli import _process
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure, one_line
 from smartvpn.commands import Mode
+from smartvpn.installer import DASHBOARD_UNIT
 
 _PAUSE_SECS = 0.2
 
@@ -22,11 +23,15 @@ _PAUSE_SECS = 0.2
 @click.command(cls=AppCommand)
 @click.option("-n", "--lines", type=click.IntRange(0), default=50, help="The last so many lines (50).")
 @click.option("-f", "--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
-@click.option("--mode", type=click.Choice(["server", "client"]), help="Whose log, where there are two.")
+@click.option(
+    "--mode", type=click.Choice(["server", "client", "dashboard"]), help="Whose log, where there are two."
+)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="A log elsewhere.")
 @pass_app
 def logs(app: App, lines: int, follow: bool, mode: str | None, file: Path | None) -> None:
-    """Show the daemon's log."""
+    """Show the daemon's log, or the dashboard's."""
+    if mode == "dashboard":
+        _of_dashboard(lines, follow, app.json)
     modes = [Mode(mode)] if mode else list(Mode)
     if file is None and _process.systemd_runs():
         units = [f"smartvpn-{item}.service" for item in modes if _process.unit_path(item).exists()]
@@ -35,6 +40,16 @@ def logs(app: App, lines: int, follow: bool, mode: str | None, file: Path | None
     path = file or _newest([_process.log_path(item) for item in modes])
     for line in _tail(path, lines, follow):
         click.echo(json.dumps({"line": line}) if app.json else one_line(line))
+
+
+def _of_dashboard(lines: int, follow: bool, as_json: bool) -> None:
+    if not (_process.systemd_runs() and Path(DASHBOARD_UNIT).exists()):
+        raise Failure(
+            "the dashboard is no service here, so it has no log",
+            "see `smartvpn service dashboard`",
+            ExitCode.NOT_FOUND,
+        )
+    _journal([Path(DASHBOARD_UNIT).name], lines, follow, as_json)
 
 
 def _journal(units: list[str], lines: int, follow: bool, as_json: bool) -> None:

@@ -33,6 +33,19 @@ def unit_path(mode: Mode) -> Path:
     return Path(f"/etc/systemd/system/smartvpn-{mode}.service")
 
 
+def ran(seconds: float, *command: str) -> subprocess.CompletedProcess[str]:
+    """A service manager's command, ended. Raises Failure when it takes longer than that."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        shown = " ".join(command)
+        raise Failure(
+            f"`{shown}` did not end within {seconds:g} s",
+            "it may still be at it: see `smartvpn logs` and `systemctl status`",
+            ExitCode.UNREACHABLE,
+        ) from None
+
+
 def systemd_runs() -> bool:
     """Whether systemd is this machine's service manager (sd_booted(3))."""
     return VpnInstaller.detect_platform() == "linux" and Path("/run/systemd/system").is_dir()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
-from smartvpn.cli import _process
+from smartvpn.cli import _dashboard, _process
 from smartvpn.cli._app import App, AppGroup, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
 from smartvpn.cli._lifecycle import chosen_path, load, run_systemctl
@@ -17,6 +16,9 @@ from smartvpn.commands import Mode
 from smartvpn.config import DEFAULT_REGISTRY, ServerConfig
 from smartvpn.configfile import AnyConfig
 from smartvpn.installer import ServiceUnit, VpnInstaller
+
+_LAUNCHD_SECS = 60.0
+_UNITS = ("server", "client", "dashboard")
 
 
 @click.group(cls=AppGroup, name="service")
@@ -35,21 +37,62 @@ def install(app: App, config: Path | None, only_print: bool, force: bool, no_sta
     path = chosen_path(config).absolute()
     mode, loaded = load(path)
     unit = VpnInstaller.generate_service_unit(
-        mode.value, str(path), binary_path=str(_daemon_program()), socket_path=app.socket
+        mode.value, str(path), binary_path=str(_program("smartvpn_daemon")), socket_path=app.socket
     )
     if only_print:
         value = {"platform": unit.platform, "path": unit.install_path, "content": unit.content}
         app.show(value, lambda: unit.content.rstrip("\n"))
         return
     _refuse_what_it_cannot_write(unit, loaded)
+    _put(app, unit, force=force, start=not no_start)
+
+
+@group.command()
+@_dashboard.options
+@click.option("--print", "only_print", is_flag=True, help="Print the unit and install nothing.")
+@click.option("--force", is_flag=True, help="Replace a unit that exists.")
+@click.option("--no-start", is_flag=True, help="Install it without starting it.")
+@pass_app
+def dashboard(
+    app: App,
+    listen: str,
+    public_hosts: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    only_print: bool,
+    force: bool,
+    no_start: bool,
+) -> None:
+    """Install the dashboard as a service beside the hub's, and start it, now and at each boot."""
+    _dashboard.refuse_wrong(listen, tls_cert, tls_key, behind_proxy)
+    _dashboard.refuse_without_extra()
+    unit = VpnInstaller.generate_dashboard_service(
+        binary_path=str(_program("smartvpn-dashboard")),
+        socket_path=app.socket,
+        listen=listen,
+        public_hosts=public_hosts,
+        tls_cert=None if tls_cert is None else str(tls_cert.absolute()),
+        tls_key=None if tls_key is None else str(tls_key.absolute()),
+        behind_proxy=behind_proxy,
+    )
+    if only_print:
+        value = {"platform": unit.platform, "path": unit.install_path, "content": unit.content}
+        app.show(value, lambda: unit.content.rstrip("\n"))
+        return
+    _put(app, unit, force=force, start=not no_start)
+
+
+def _put(app: App, unit: ServiceUnit, *, force: bool, start: bool) -> None:
+    """Installed, and said so."""
     place = Path(unit.install_path)
     before = place.read_text() if place.exists() else None
     if before not in (None, unit.content) and not force:
         raise Failure(f"{place} exists", "use --force to replace it", ExitCode.CONFLICT)
-    _install(unit, mode, before, start=not no_start)
-    started = not no_start and _managed(unit)
+    _install(unit, before, start=start)
+    started = start and _managed(unit)
     app.say(f"installed {place}{' and started it' if started else ''}", path=str(place), started=started)
-    if not no_start and not started:
+    if start and not started:
         app.hint("no service manager runs here: the unit takes effect where one does")
 
 
@@ -66,14 +109,14 @@ def _refuse_what_it_cannot_write(unit: ServiceUnit, config: AnyConfig) -> None:
         )
 
 
-def _install(unit: ServiceUnit, mode: Mode, before: str | None, *, start: bool) -> None:
+def _install(unit: ServiceUnit, before: str | None, *, start: bool) -> None:
     """The unit in its place and started, or everything as it was."""
     place = Path(unit.install_path)
     place.write_text(unit.content)
     place.chmod(0o644)
     try:
         if start and _managed(unit):
-            _start(unit, mode)
+            _start(unit)
     except BaseException:
         if before is None:
             place.unlink()
@@ -82,16 +125,16 @@ def _install(unit: ServiceUnit, mode: Mode, before: str | None, *, start: bool) 
         raise
 
 
-def _start(unit: ServiceUnit, mode: Mode) -> None:
+def _start(unit: ServiceUnit) -> None:
     if unit.platform == "macos":
         _launchctl("load", "-w", unit.install_path)
         return
     run_systemctl("daemon-reload")
-    run_systemctl("enable", "--now", f"smartvpn-{mode}.service")
+    run_systemctl("enable", "--now", Path(unit.install_path).name)
 
 
 @group.command()
-@click.option("--mode", type=click.Choice(["server", "client"]), help="Which, where both are installed.")
+@click.option("--mode", type=click.Choice(_UNITS), help="Which, where several are installed.")
 @pass_app
 def remove(app: App, mode: str | None) -> None:
     """Stop the service and remove its unit; config and registry stay."""
@@ -107,15 +150,19 @@ def remove(app: App, mode: str | None) -> None:
 
 
 def _installed(mode: str | None) -> ServiceUnit:
-    units = [
-        VpnInstaller.generate_service_unit(item.value) for item in ([Mode(mode)] if mode else list(Mode))
-    ]
+    units = [_unit(name) for name in ([mode] if mode else _UNITS)]
     found = [unit for unit in units if Path(unit.install_path).exists()]
     if not found:
         raise Failure("no service is installed", "see `smartvpn service install`", ExitCode.NOT_FOUND)
     if len(found) > 1:
-        raise Failure("both services are installed", "name one with --mode", ExitCode.USAGE)
+        raise Failure("several services are installed", "name one with --mode", ExitCode.USAGE)
     return found[0]
+
+
+def _unit(name: str) -> ServiceUnit:
+    if name == "dashboard":
+        return VpnInstaller.generate_dashboard_service()
+    return VpnInstaller.generate_service_unit(Mode(name).value)
 
 
 def _managed(unit: ServiceUnit) -> bool:
@@ -123,17 +170,17 @@ def _managed(unit: ServiceUnit) -> bool:
 
 
 def _launchctl(*words: str) -> None:
-    done = subprocess.run(["launchctl", *words], capture_output=True, text=True, check=False, timeout=60)
+    done = _process.ran(_LAUNCHD_SECS, "launchctl", *words)
     if done.returncode:
         raise Failure(f"launchctl {words[0]}: {done.stderr.strip() or done.returncode}")
 
 
-def _daemon_program() -> Path:
-    """The daemon that was installed with this command."""
-    beside = Path(sys.argv[0]).absolute().with_name("smartvpn_daemon")
-    found = str(beside) if beside.exists() else shutil.which("smartvpn_daemon")
+def _program(name: str) -> Path:
+    """A program that was installed with this command."""
+    beside = Path(sys.argv[0]).absolute().with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        found = str(Path(sys.executable).with_name("smartvpn_daemon"))
+        found = str(Path(sys.executable).with_name(name))
     if not Path(found).exists():
-        raise Failure("smartvpn_daemon is not installed", "run: pip install smartvpn", ExitCode.NOT_FOUND)
+        raise Failure(f"{name} is not installed", "run: pip install smartvpn", ExitCode.NOT_FOUND)
     return Path(found).absolute()

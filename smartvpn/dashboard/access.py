@@ -15,6 +15,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from smartvpn._visitors import host_name
+
 MIN_TOKEN = 16
 COOKIE = "smartvpn_session"
 
@@ -173,8 +175,4 @@ class Guard:
 
     def _is_known(self, host: str) -> bool:
         """A name that an attacker lets point here (DNS rebinding) is none of ours."""
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return False
-        return name is not None and name.lower() in self._hosts
+        return host_name(host) in self._hosts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
+import asyncio
 import logging
 import os
+import socket
 import ssl
 import stat
 import sys
@@ -14,20 +15,46 @@ from pathlib import Path
 
 import uvicorn
 
-from smartvpn._address import join_host_port, parse_listen
+from smartvpn._address import is_loopback, join_host_port, parse_listen
+from smartvpn._notify import Notifier
 from smartvpn._version import __version__
 from smartvpn.dashboard.access import MIN_TOKEN, Access, new_token
 from smartvpn.dashboard.app import make_app
+from smartvpn.dashboard.door import HEAD_SECS, WAITING, make_door
 
 SOCKET_PATH = "/var/run/smartvpn.sock"
 LISTEN = "127.0.0.1:8787"
 
 _CONNECTIONS = 128
+_BACKLOG = 128  # accepted in one turn at most, before one of them can be closed
 _HEAD_BYTES = 16 * 1024
 
 
 class UnusableError(Exception):
     """What stands in the way, and what to do."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which tells the service manager how it is."""
+
+    def __init__(self, config: uvicorn.Config, notifier: Notifier) -> None:
+        super().__init__(config)
+        self._notifier = notifier
+        self._watching: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ready when it listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._notifier.ready()
+            self._watching = asyncio.create_task(self._notifier.watch())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Until the last page is closed."""
+        self._notifier.stopping()
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().shutdown(sockets)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except (UnusableError, OSError) as error:
         print(f"smartvpn-dashboard: {error}", file=sys.stderr)
         return 1
-    server = uvicorn.Server(config)
+    server = Server(config, Notifier.from_environment())
     server.run()
     return 0 if server.started else 1
 
@@ -74,42 +101,47 @@ def _server(arguments: argparse.Namespace) -> uvicorn.Config:
     except ValueError as error:
         raise UnusableError(f"--listen: {error}") from None
     encrypted = arguments.tls_cert is not None or arguments.behind_proxy
-    if not (encrypted or _is_loopback(host)):
+    if not (encrypted or is_loopback(host)):
         raise UnusableError(
             f"--listen {arguments.listen} is open to the network without https: "
             "give --tls-cert and --tls-key, or --behind-proxy"
         )
-    access = Access(_token(arguments.token_file or _default_token_file()), secure=encrypted)
+    token_file = arguments.token_file or _default_token_file()
+    access = Access(_token(token_file), secure=encrypted)
     hosts = {host, "localhost", "127.0.0.1", "::1", *arguments.public_host}
     app = make_app(arguments.socket, access, hosts)
     scheme = "https" if arguments.tls_cert else "http"
-    logging.getLogger(__name__).info("dashboard on %s://%s/", scheme, join_host_port(host, port))
+    logging.getLogger(__name__).info(
+        "dashboard on %s://%s/; the login token is in %s", scheme, join_host_port(host, port), token_file
+    )
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        ssl_certfile=arguments.tls_cert,
-        ssl_keyfile=arguments.tls_key,
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
         access_log=False,
         log_config=None,
         log_level="warning",
         server_header=False,
         proxy_headers=arguments.behind_proxy,  # else anybody here could be as many sources as they like
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=_CONNECTIONS + WAITING,
+        backlog=_BACKLOG,
         h11_max_incomplete_event_size=_HEAD_BYTES,
-        timeout_keep_alive=15,
+        timeout_keep_alive=int(HEAD_SECS),
         timeout_graceful_shutdown=2,
-        http="h11",
+        http=make_door(_tls(arguments)),  # type: ignore[arg-type]  # uvicorn calls it, class or not
         ws="none",
     )
 
 
-def _is_loopback(host: str) -> bool:
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    if arguments.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        context.load_cert_chain(arguments.tls_cert, arguments.tls_key)
+    except ssl.SSLError as error:
+        raise UnusableError(f"--tls-cert, --tls-key: {error.reason or error}") from None
+    return context
 
 
 def _default_token_file() -> Path:

@@ -1,9 +1,10 @@
-"""`GET /metrics` and nothing else: a few connections at a time, one request each, none for long."""
+"""`GET /metrics` and nothing else: one request a connection, few that wait, none for long."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -11,13 +12,15 @@ from prometheus_client.exposition import choose_encoder
 
 from smartvpn._address import join_host_port, parse_listen
 from smartvpn._control import to_the_end
+from smartvpn._visitors import Patience, is_own_host
 from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
 from smartvpn.hub import Hub
 from smartvpn.metrics.families import HubFamilies, TunnelFamilies, peer_reading, session_reading
 from smartvpn.metrics.ledger import Ledger
 from smartvpn.tunnel import Tunnel
 
-_CONNECTIONS = 8
+_WAITING = 64
+_ANSWERED = 8
 _REQUEST_BYTES = 8192
 _REQUEST_SECS = 5.0
 _ANSWER_SECS = 30.0
@@ -28,12 +31,15 @@ log = logging.getLogger(__name__)
 class MetricsEndpoint:
     """Serves one hub's or tunnel's metrics over HTTP."""
 
-    def __init__(self, service: Hub | Tunnel, clients: int) -> None:
+    def __init__(self, service: Hub | Tunnel, clients: int, hosts: Collection[str] = ()) -> None:
+        """`clients` have series of their own; `hosts` are names it is called by, beside its address."""
         self._service = service
         self._clients = Ledger(clients)
         self._peers = Ledger(clients)
         self._scrape = asyncio.Lock()
-        self._open = 0
+        self._hosts = {host.lower() for host in hosts} | {"localhost"}
+        self._heads = Patience(_WAITING, _REQUEST_SECS)
+        self._answers = Patience(_ANSWERED, _ANSWER_SECS)
         self._server: asyncio.Server | None = None
         self.address = ""
 
@@ -47,6 +53,7 @@ class MetricsEndpoint:
             self._server = await asyncio.start_server(self._serve, host, port, limit=_REQUEST_BYTES)
         except OSError as error:
             raise ConflictError(f"metrics cannot listen on {address}: {error.strerror}") from None
+        self._hosts.add(host.lower())
         self.address = join_host_port(host, self._server.sockets[0].getsockname()[1])
         log.info("metrics on http://%s/metrics", self.address)
         return self
@@ -57,23 +64,32 @@ class MetricsEndpoint:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        this = asyncio.current_task()
+        assert this is not None
         try:
-            if self._open <= _CONNECTIONS:
-                async with asyncio.timeout(_REQUEST_SECS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                async with asyncio.timeout(_ANSWER_SECS):
-                    writer.write(await self._answer(head))
-                    await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            self._heads.begin(this, writer.transport.abort)
+            head = await reader.readuntil(b"\r\n\r\n")
+            self._heads.end(this)
+            self._answers.begin(this, this.cancel)
+            writer.write(await self._answer(head))
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
-            self._open -= 1
+            self._heads.end(this)
+            self._answers.end(this)
             writer.close()
 
     async def _answer(self, head: bytes) -> bytes:
         request, *lines = head.decode("latin-1").split("\r\n")
         method, _, target = request.rpartition(" ")[0].partition(" ")
+        host = _header(lines, "host")
+        if host and not is_own_host(host, self._hosts):
+            return _response(
+                "421 Misdirected Request", "text/plain", b"unknown host name: see --metrics-host\n"
+            )
         if method not in ("GET", "HEAD"):
             return _response("405 Method Not Allowed", "text/plain", b"GET /metrics\n")
         if target.partition("?")[0] != "/metrics":

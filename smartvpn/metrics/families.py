@@ -106,10 +106,13 @@ class HubFamilies(Collector):
     def _hub(self, seen: HubTelemetry) -> Iterator[Metric]:
         counters = seen.counters
         shakes = CounterMetricFamily(
-            "smartvpn_handshakes", "First messages: opened, or bad or over the limits.", labels=["outcome"]
+            "smartvpn_handshakes",
+            "First messages: opened, bad or over the limits, or answered by a cookie (WireGuard under load).",
+            labels=["outcome"],
         )
         shakes.add_metric(["opened"], counters.handshakes)
         shakes.add_metric(["bad"], counters.bad_handshakes)
+        shakes.add_metric(["cookie"], counters.cookies_sent)
         yield shakes
         yield _gauge("half_open_links", "Links whose session is not live yet.", counters.half_open)
         yield CounterMetricFamily(

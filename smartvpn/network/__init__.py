@@ -100,12 +100,14 @@ class Network:
         routes: list[str],
         dns: list[str],
         server_address: str | None,
+        dns_again: bool = False,
     ) -> None:
         """Make the interface a client's; called again, change only what differs.
 
         `routes` are networks that go into the tunnel, besides the address's own. `dns` are servers
         for all names. `server_address` is where the hub is outside of the tunnel: packets to it
-        keep the way they had.
+        keep the way they had. `dns_again` sets the servers anew though they are the same: others may
+        have changed them.
         """
         addresses = _addresses(address, address6)
         networks = tunnel_networks(_parsed_all(_address.parse_network, "routes", routes))
@@ -117,8 +119,8 @@ class Network:
             wanted = self._interface_changes(addresses, mtu)
             wanted += server_routes(server, networks, index)
             wanted += tunnel_routes(networks, [item.network for item in addresses], index)
-            wanted += dns_changes(self._interface, index, servers)
-            reconcile(self._journal(), wanted)
+            resolver = dns_changes(self._interface, index, servers)
+            reconcile(self._journal(), wanted + resolver, again=resolver if dns_again else ())
 
     def refresh_server_route(self) -> None:
         """Look anew for the way to the hub around the tunnel; call it when the network changed."""

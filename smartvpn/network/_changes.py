@@ -7,7 +7,7 @@ before it is applied, so whoever reads the journal later can take it back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import attrs
@@ -97,15 +97,16 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def reconcile(log: Log, wanted: Iterable[Change]) -> None:
+def reconcile(log: Log, wanted: Iterable[Change], again: Container[Change] = ()) -> None:
     """Undo what is recorded and no longer wanted, then apply what is wanted and not yet there.
 
+    Those `again` are applied though they are recorded: somebody else may have undone them.
     A change that fails leaves no record; those before it stay. Raises SmartVpnError.
     """
     wanted = list(wanted)
     undo_all(log, keep={change.slot for change in wanted})
     for change in wanted:
-        _bring_about(log, change)
+        _bring_about(log, change, anew=change.heals or change in again)
 
 
 def undo_all(log: Log, keep: Iterable[tuple[object, ...]] = ()) -> None:
@@ -125,13 +126,13 @@ def undo(log: Log, record: Record) -> None:
     log.save()
 
 
-def _bring_about(log: Log, change: Change) -> None:
+def _bring_about(log: Log, change: Change, *, anew: bool) -> None:
     place = next((i for i, record in enumerate(log.records) if record.change.slot == change.slot), None)
     if place is None:
         record = Record(change, change.capture(log.others()))
         log.records.append(record)
     else:
-        if log.records[place].change == change and not change.heals:
+        if log.records[place].change == change and not anew:
             return
         record = log.records[place] = Record(change, log.records[place].before)
     log.save()

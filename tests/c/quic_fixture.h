@@ -36,6 +36,8 @@ struct quic_fixture {
     struct quic_end accepted, dialed; /* the newest of each side */
     unsigned accepted_count, admit_asked;
     bool admit_all;
+    bool close_accepted; /* at once, as close_how says */
+    enum sv_link_close close_how;
     char cert[SV_QUIC_PEM_MAX], key[SV_QUIC_PEM_MAX];
     uint8_t hash[32], secret[SV_QUIC_SECRET];
     uint64_t idle, timeout;
@@ -62,6 +64,9 @@ static void quic_on_accept(struct sv_link *link)
     quic.accepted_count++;
     link->owner = &quic.accepted;
     quic_end_open(&quic.accepted, link);
+    if (quic.close_accepted) {
+        link->ops->close(link, quic.close_how);
+    }
 }
 
 static void quic_on_dialed(struct sv_link *link)
@@ -185,6 +190,7 @@ static inline void quic_open_loop(void)
     quic_end_reset(&quic.accepted);
     quic_end_reset(&quic.dialed);
     quic.admit_all = true;
+    quic.close_accepted = false;
     quic.admit_asked = quic.accepted_count = 0;
     quic.idle = quic.idle ? quic.idle : 30 * SV_NS_PER_S;
     quic.timeout = quic.timeout ? quic.timeout : 10 * SV_NS_PER_S;

@@ -90,6 +90,34 @@ static void a_flow_keeps_its_lane_while_it_waits(void)
     end();
 }
 
+/* Flows of one set of the table: a bulk flow does not take its neighbours into its lane, until there are more than the set has places. */
+static void flows_of_a_set_are_told_apart(void)
+{
+    enum { OWN = SV_QUEUE_WAYS - 1 };
+
+    begin();
+    for (uint32_t i = 0; i < OWN; i++) {
+        push(START, i * SV_QUEUE_SETS, i, 1000, i < OWN - 1 ? SV_CLASS_LOW : SV_CLASS_HIGH);
+    }
+    CHECK_EQ(pop(START), OWN - 1);
+    push(START, 100 * SV_QUEUE_SETS, 100, 1000, SV_CLASS_LOW);
+    push(START, 101 * SV_QUEUE_SETS, 101, 60, SV_CLASS_LOW);  /* no place of its own */
+    push(START, 102 * SV_QUEUE_SETS, 102, 60, SV_CLASS_HIGH); /* the same, behind 101 */
+    CHECK_EQ(sv_queue_class(&queue, 102 * SV_QUEUE_SETS, SV_CLASS_HIGH), SV_CLASS_LOW);
+    CHECK_EQ(sv_queue_class(&queue, 102 * SV_QUEUE_SETS + 1, SV_CLASS_HIGH), SV_CLASS_HIGH);
+    CHECK_EQ(pop(START), 0);
+    push(START, 102 * SV_QUEUE_SETS, 103, 60, SV_CLASS_HIGH); /* a place is free, but 102 waits elsewhere */
+    for (uint32_t i = 1; i < OWN - 1; i++) {
+        CHECK_EQ(pop(START), i);
+    }
+    CHECK_EQ(pop(START), 100);
+    CHECK_EQ(pop(START), 101);
+    CHECK_EQ(pop(START), 102);
+    CHECK_EQ(pop(START), 103);
+    CHECK_EQ(sv_queue_class(&queue, 102 * SV_QUEUE_SETS, SV_CLASS_HIGH), SV_CLASS_HIGH);
+    end();
+}
+
 static void normal_and_low_are_dropped_when_full(void)
 {
     begin();
@@ -160,7 +188,7 @@ static void an_empty_lane_takes_any_packet(void)
 }
 
 /* The most a stranger's packets can hold of memory, whatever they are. */
-static void the_bounds_hold_in_any_mix(void)
+static void the_bounds_hold_with(uint32_t apart)
 {
     uint32_t pushed[8] = {0}, popped[8] = {0};
     uint64_t refused = 0, taken = 0, given = 0, drops = 0, now = START;
@@ -171,7 +199,8 @@ static void the_bounds_hold_in_any_mix(void)
             uint32_t flow = random_below(8);
             uint32_t number = pushed[flow]++ << 3 | flow;
 
-            if (push(now, flow, number, 4 + random_below(1500), (enum sv_class)random_below(3)) == 0) {
+            if (push(now, flow * apart, number, 4 + random_below(1500), (enum sv_class)random_below(3)) ==
+                0) {
                 taken++;
             } else {
                 refused++;
@@ -199,10 +228,17 @@ static void the_bounds_hold_in_any_mix(void)
     end();
 }
 
+static void the_bounds_hold_in_any_mix(void)
+{
+    the_bounds_hold_with(1);
+    the_bounds_hold_with(SV_QUEUE_SETS); /* all flows in one set */
+}
+
 int main(void)
 {
     RUN(high_goes_before_normal_before_low);
     RUN(a_flow_keeps_its_lane_while_it_waits);
+    RUN(flows_of_a_set_are_told_apart);
     RUN(normal_and_low_are_dropped_when_full);
     RUN(high_is_taken_past_its_limit_for_5_ms);
     RUN(what_waited_too_long_is_dropped);

@@ -70,14 +70,26 @@ def test_the_way_to_a_hub(hub: Machine, client: Machine) -> None:
     assert (done.status, found[f"tcp {HUB_OUTER}:7"], found[f"udp {HUB_OUTER}:7"]) == (1, "fail", "fail")
 
 
-def test_a_narrow_way(hub: Machine, client: Machine, topology: Topology) -> None:
-    """A way of 1400 bytes is measured, and the mtu that fits it is told."""
-    for role in ("hub", "client"):
+@pytest.mark.parametrize(("address", "fitting"), [(HUB_OUTER, 1320), ("fd00:99::1", 1300)])
+def test_a_narrow_way(client: Machine, topology: Topology, address: str, fitting: int) -> None:
+    """A way of 1400 bytes is measured, and the mtu that fits it is told; IPv6's header is 20 bytes longer."""
+    for role, last in (("hub", 1), ("client", 2)):
         topology.run(role, "ip", "link", "set", "outer", "mtu", "1400")
-    done = client("doctor", "--target", f"{HUB_OUTER}:7", "--json")
+        topology.run(role, "ip", "address", "add", f"fd00:99::{last}/64", "dev", "outer", "nodad")
+    host = f"[{address}]" if ":" in address else address
+    done = client("doctor", "--target", f"{host}:7", "--json")
     [check] = [item for item in json.loads(done.out) if item["check"] == "mtu path"]
-    assert (check["verdict"], check["detail"]) == ("warn", f"no more than 1400 bytes pass to {HUB_OUTER}")
-    assert check["fix"] == 'set "mtu": 1320'
+    assert (check["verdict"], check["detail"]) == ("warn", f"no more than 1400 bytes pass to {address}")
+    assert check["fix"] == f'set "mtu": {fitting}'
+
+
+def test_the_hub_itself_answers_quic(hub: Machine, client: Machine) -> None:
+    """The probe is one that a real hub answers; a hub without QUIC does not listen there."""
+    hub.init("--mode", "both", "--listen", f"{HUB_OUTER}:7443")
+    hub.up()
+    done = client("doctor", "--target", f"{HUB_OUTER}:7443", "--json")
+    [check] = [item for item in json.loads(done.out) if item["check"] == f"udp {HUB_OUTER}:7443"]
+    assert (check["verdict"], check["detail"]) == ("ok", "QUIC answers")
 
 
 @pytest.mark.parametrize(

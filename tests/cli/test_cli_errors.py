@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from smartvpn.cli import _process
+from smartvpn.cli import _lifecycle, _process
 from smartvpn.cli._commands import main
 from smartvpn.cli._errors import ExitCode, Failure, explain
 from smartvpn.cli._files import refuse_unwritable
@@ -25,6 +26,7 @@ from tests.raw import AS_NOBODY, SocketDaemon
 NEED_A_DAEMON = [
     ["status"],
     ["top", "--count", "1"],
+    ["dashboard"],
     ["down"],
     ["client", "add", "alice"],
     ["client", "list"],
@@ -63,9 +65,14 @@ WRONG = [
     ["status", "--verbose"],
     ["top", "--interval", "0"],
     ["doctor", "--target", "nowhere"],
+    ["dashboard", "--listen", "nowhere"],
+    ["dashboard", "--listen", "0.0.0.0:8787"],
+    ["dashboard", "--tls-cert", __file__],
+    ["dashboard", "--token-file"],
     ["logs", "--lines", "-1"],
     ["service"],
     ["service", "install", "a", "b"],
+    ["service", "dashboard", "--listen", "[::]:443"],
     ["service", "remove", "--mode", "both"],
     ["completion", "powershell"],
     ["import"],
@@ -267,6 +274,20 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
+@pytest.mark.parametrize("command", [["dashboard"], ["service", "dashboard"]], ids=" ".join)
+def test_without_the_dashboards_extra_it_says_what_to_install(command: list[str]) -> None:
+    """`pip install 'smartvpn[cli]'` brings no web server: status 5, one line, and what to do."""
+    code = (
+        "import sys, importlib.util as u; found = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'uvicorn' else found(name, *a);"
+        "from smartvpn.cli._commands import run; sys.exit(run(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, *command]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    expected = "smartvpn: the dashboard needs uvicorn; run: pip install 'smartvpn[dashboard]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.NOT_FOUND, "", expected)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completions_are_scripts(shell: str) -> None:
     """Each names the command; what click answers to one is the command's words."""
@@ -304,6 +325,20 @@ def test_a_folder_in_a_files_place(folder: Path) -> None:
     with pytest.raises(Failure, match="is a folder") as told:
         refuse_unwritable([folder / "alice.json", place])
     assert told.value.status is ExitCode.CONFLICT
+
+
+def test_a_service_manager_that_takes_its_time(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No internal error, but what took how long, and where to look."""
+    slow = folder / "systemctl"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(_lifecycle, "_SYSTEMD_SECS", 0.2)
+    with pytest.raises(
+        Failure, match=r"`systemctl start smartvpn-server.service` did not end within 0.2 s"
+    ) as told:
+        _lifecycle.run_systemctl("start", "smartvpn-server.service")
+    assert (told.value.status, "smartvpn logs" in str(told.value.fix)) == (ExitCode.UNREACHABLE, True)
 
 
 def test_systemd_is_no_daemon_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,9 @@ def test_a_server_becomes_a_hub(tmp_path: Path) -> None:
     assert done["clients"] == ["alice"]
     assert done["peers"] == [BOB.public_key.base64, SITE.public_key.base64]
     assert any("postup" in note for note in done["notes"])
+    for reason in ("bob has a preshared key", "peer-3 has a network behind it (192.168.7.0/24)"):
+        [note] = [note for note in done["notes"] if note.startswith(reason)]
+        assert "WITHOUT limits" in note
     assert config.stat().st_mode & 0o777 == 0o600
     hub = VpnConfig.load_from_file(config, "server")
     assert (hub.wg_private_key, hub.wg_listen_port, hub.subnet) == (HUB.base64, 51830, "10.8.0.0/24")
@@ -73,6 +76,43 @@ def test_a_server_becomes_a_hub(tmp_path: Path) -> None:
     assert bob.preshared_key == PRESHARED.base64
     assert (site.allowed_ips, site.persistent_keepalive) == (("192.168.7.0/24",), 25)
     assert run(*words).status == ExitCode.CONFLICT
+
+
+SERVER_OF_BOTH = f"""\
+[Interface]
+PrivateKey = {HUB.base64}
+Address = 10.8.0.1/24, fd00:8::1/64
+
+# Client: alice
+[Peer]
+PublicKey = {ALICE.public_key.base64}
+AllowedIPs = 10.8.0.2/32, fd00:8:0:0::2/128
+
+# Client: bob
+[Peer]
+PublicKey = {BOB.public_key.base64}
+AllowedIPs = 10.8.0.3/32, fd00:8::77/128
+"""
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_peers_own_address_is_never_lost(both: bool, tmp_path: Path) -> None:
+    """The IPv6 address that goes with the IPv4 one stays; with another it is no client, and that is said."""
+    source, config = tmp_path / "wg0.conf", tmp_path / "server.json"
+    source.write_text(SERVER_OF_BOTH if both else SERVER_OF_BOTH.replace(", fd00:8::1/64", ""))
+    done = run("import", source, "--config", config, "--endpoint", "h.example", "--registry", ":memory:")
+    assert done.status == 0
+    hub = VpnConfig.load_from_file(config, "server")
+    kept = {peer.public_key: peer.allowed_ips for peer in hub.wg_peers}
+    assert kept.pop(BOB.public_key.base64) == ("10.8.0.3/32", "fd00:8::77/128")
+    [note] = [line for line in done.err.splitlines() if line.startswith("smartvpn: bob has the IPv6 address")]
+    assert ("fd00:8::3 goes with 10.8.0.3" if both else "the hub has no IPv6 network") in note
+    assert "WITHOUT limits" in note
+    if both:
+        [alice] = hub.clients
+        assert (alice.assigned_ip, alice.assigned_ip6, kept) == ("10.8.0.2", "fd00:8::2", {})
+    else:
+        assert kept == {ALICE.public_key.base64: ("10.8.0.2/32", "fd00:8:0:0::2/128")}
 
 
 def test_its_clients_go_on_as_they_are(hub: Machine, topology: Topology, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,27 @@ def test_systemd_verifies_the_unit(mode: str, tmp_path: Path) -> None:
     unit = tmp_path / f"smartvpn-{mode}.service"
     config = f"/etc/smartvpn/{mode}.json"
     unit.write_text(VpnInstaller.generate_systemd_unit("/bin/true", mode=mode, config_path=config))  # type: ignore[arg-type]
+    looked_at_by_systemd(unit)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"listen": "0.0.0.0:443", "tls_cert": "/etc/smartvpn/a b.crt", "tls_key": "/etc/smartvpn/100%.key"},
+        {"listen": "[::]:8443", "behind_proxy": True, "public_hosts": ["vpn.example.org", "10.8.0.1"]},
+    ],
+    ids=["alone", "TLS", "behind a proxy"],
+)
+def test_systemd_verifies_the_dashboards_unit(options: dict[str, Any], tmp_path: Path) -> None:
+    """The same of the dashboard's."""
+    unit = tmp_path / "smartvpn-dashboard.service"
+    unit.write_text(VpnInstaller.generate_dashboard_unit("/bin/true", **options))
+    looked_at_by_systemd(unit)
+
+
+def looked_at_by_systemd(unit: Path) -> None:
+    """It has nothing to say about the unit, whose exposure is small."""
     done = subprocess.run(
         ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False, timeout=60
     )
@@ -67,10 +89,17 @@ def test_install_and_remove_without_a_manager(hub: Machine, tmp_path: Path) -> N
         cat /etc/systemd/system/smartvpn-server.service > installed
         {tool} service remove
         {tool} service remove 2>missing || echo "status $?"
+        {tool} service install {hub.config} --no-start
+        {tool} service dashboard --listen 127.0.0.1:8443
+        cat /etc/systemd/system/smartvpn-dashboard.service > dashboard
+        {tool} service remove 2>both || true
+        {tool} service remove --mode dashboard
+        {tool} service remove
     """
     shims = tmp_path / "bin"
     shims.mkdir()
     (shims / "smartvpn_daemon").symlink_to("/bin/true")
+    (shims / "smartvpn-dashboard").symlink_to("/bin/true")
     env = environment()
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -85,6 +114,8 @@ def test_install_and_remove_without_a_manager(hub: Machine, tmp_path: Path) -> N
     assert f"status {ExitCode.NOT_FOUND:d}\n" in done.stdout
     assert "takes effect where one does" in done.stderr
     assert "Type=notify" in (tmp_path / "installed").read_text()
+    assert "--listen 127.0.0.1:8443" in (tmp_path / "dashboard").read_text()
+    assert "name one with --mode" in (tmp_path / "both").read_text()
     assert "use --force" in (tmp_path / "refused").read_text()
     assert list(units.iterdir()) == []
 

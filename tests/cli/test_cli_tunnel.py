@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smartvpn.keys import PrivateKey
 from tests.cli.tool import Machine, environment, stock
 from tests.netns.topology import Topology
 
@@ -151,6 +155,88 @@ def test_a_file_in_the_way_leaves_no_client(up: Machine) -> None:
     assert up("client", "list", "--json").json() == []
     assert up("client", "add", "carol", "--out", up.folder / "missing").status == 5
     assert up("client", "list", "--json").json() == []
+
+
+def test_the_dashboard_of_the_running_hub(up: Machine, topology: Topology) -> None:
+    """`smartvpn dashboard` serves it, says where and in which file the token is, and ends with a signal."""
+    words = [sys.executable, "-P", "-m", "smartvpn.cli", "dashboard", "--socket", str(up.socket)]
+    words += ["--listen", "127.0.0.1:8799", "--token-file", str(up.folder / "token")]
+    process = topology.popen("hub", *words, stderr=subprocess.PIPE, env=environment())
+    assert process.stderr is not None
+    try:
+        lines = iter(process.stderr.readline, b"")
+        told = next(line for line in lines if b"dashboard on http://127.0.0.1:8799/" in line)
+        assert str(up.folder / "token").encode() in told
+        login = (
+            "import sys, time, urllib.request as u, urllib.parse as p\n"
+            "body = p.urlencode({'token': open(sys.argv[1]).read().strip()}).encode()\n"
+            "opener = u.build_opener(u.HTTPCookieProcessor())\n"
+            "for _ in range(300):\n"
+            "    try: opener.open('http://127.0.0.1:8799/login', body, timeout=30); break\n"
+            "    except OSError: time.sleep(0.1)\n"
+            "with opener.open('http://127.0.0.1:8799/api/events', timeout=30) as events:\n"
+            "    print(next(line for line in events if b'10.8.0.0/24' in line or b'connected' in line)[:5])\n"
+        )
+        assert (
+            topology.run("hub", sys.executable, "-c", login, str(up.folder / "token")).stdout == "b'data:'\n"
+        )
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_costs_no_key(up: Machine) -> None:
+    """There is no room for the files: neither a client is made nor a key changed, and the old files stay."""
+    with small_disk(up.folder / "disk", "size=160k") as disk:
+        assert up("client", "add", "alice", "--out", disk).status == 0
+        before = {path.name: path.read_text() for path in disk.iterdir()}
+        entry = up("client", "show", "alice", "--json").json()["entry"]
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        done = up("client", "rotate", "alice", "--out", disk, "--force")
+        assert (done.status, "No space left" in done.one_line()) == (1, True)
+        assert "nothing was changed" in done.err
+        assert up("client", "show", "alice", "--json").json()["entry"] == entry
+        done = up("client", "add", "bob", "--out", disk)
+        assert (done.status, "No space left" in done.one_line()) == (1, True)
+        assert [one["clientId"] for one in up("client", "list", "--json").json()] == ["alice"]
+        (disk / "filler").unlink()
+        assert {path.name: path.read_text() for path in disk.iterdir()} == before
+
+
+def test_fresh_keys_are_kept_elsewhere(up: Machine) -> None:
+    """Their place takes them no more, although it looked as if: they lie at home, and the line says so."""
+    up("client", "add", "alice")
+    with small_disk(up.folder / "disk", "nr_inodes=3") as disk:  # itself, and two files under one name each
+        done = up("client", "rotate", "alice", "--out", disk, HOME=str(up.folder))
+        assert (done.status, "No space left" in done.one_line()) == (1, True)
+        assert list(disk.iterdir()) == []
+    [folder] = up.folder.glob("smartvpn-*")
+    assert str(folder) in done.err
+    assert mode(folder) == 0o700
+    assert {(path.name, mode(path)) for path in folder.iterdir()} == {
+        ("alice.json", 0o600),
+        ("alice.conf", 0o600),
+    }
+    entry = up("client", "show", "alice", "--json").json()["entry"]
+    kept = json.loads((folder / "alice.json").read_text())
+    assert PrivateKey(kept["clientPrivateKey"]).public_key.base64 == entry["publicKey"]
+    assert kept["clientPrivateKey"] not in done.err
 
 
 def test_names_lead_nowhere_and_steer_nothing(up: Machine) -> None:

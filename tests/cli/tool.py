@@ -105,11 +105,11 @@ class Machine:
         self.log = self.folder / "daemon.log"
         self.path = f"{installed(self.folder)}:{os.environ['PATH']}"
 
-    def __call__(self, *arguments: str | Path) -> Done:
+    def __call__(self, *arguments: str | Path, **env: str) -> Done:
         """The command there."""
         prefix = self.topology.command(self.role, "env", f"STATE_DIRECTORY={self.folder}")
         words = (*arguments, "--socket", self.socket)
-        return run(*words, prefix=tuple(prefix), cwd=self.folder, PATH=self.path)
+        return run(*words, prefix=tuple(prefix), cwd=self.folder, PATH=self.path, **env)
 
     def init(self, *more: str) -> Any:
         """A hub's config that serves WebSocket and WireGuard."""

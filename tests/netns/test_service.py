@@ -171,6 +171,7 @@ async def test_a_hub_does_its_work_as_its_own_user(topology: Topology, folder: P
     service = hub_service(start, folder)
     service.until("READY=1")
     assert service.status("Uid") == [str(USER)] * 4
+    assert (service.socket.stat().st_uid, service.socket.stat().st_mode & 0o777) == (USER, 0o600)
     assert service.status("Gid") == [str(USER)] * 4
     assert service.capabilities() == {NET_ADMIN, NET_BIND_SERVICE}
     assert service.status("NoNewPrivs") == ["1"]

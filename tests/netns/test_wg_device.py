@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from tests.netns.wg import (
     INNER,
     OURS,
     OUTER,
+    OUTER6,
     PORT,
     STOCK,
     Device,
@@ -139,6 +141,23 @@ def test_roaming(topology: Topology, client: str, hub: str) -> None:
         assert other.handshake(one) == before
 
 
+@BOTH_WAYS
+def test_roaming_v6(topology: Topology, client: str, hub: str) -> None:
+    """The same to another port over IPv6, and to the other family."""
+    with pair(topology, client, hub, v6=True) as (one, other):
+        assert pings(topology, "client", INNER["hub"][1]) == 3
+        before = other.handshake(one)
+        one.set("listen-port", "51999")
+        assert pings(topology, "client", INNER["hub"][1]) == 3
+        [[endpoint]] = other.show("endpoints").values()
+        assert endpoint == f"[{OUTER6['client']}]:51999"
+        one.set("peer", other.public, "endpoint", f"{OUTER['hub']}:{PORT['hub']}")
+        assert pings(topology, "client", INNER["hub"][1]) == 3
+        [[endpoint]] = other.show("endpoints").values()
+        assert endpoint == f"{OUTER['client']}:51999"
+        assert other.handshake(one) == before
+
+
 def test_the_answer_comes_from_where_it_was_asked(topology: Topology) -> None:
     """A hub with two addresses answers from the one that was spoken to; when that goes, from the other."""
     topology.run("hub", "ip", "address", "add", "10.99.0.77/24", "dev", "outer")
@@ -153,10 +172,10 @@ def test_the_answer_comes_from_where_it_was_asked(topology: Topology) -> None:
         assert endpoint == f"{OUTER['hub']}:{PORT['hub']}"
 
 
-@pytest.mark.parametrize("hub", [STOCK, OURS])
-def test_persistent_keepalive(topology: Topology, hub: str) -> None:
+@BOTH_WAYS
+def test_persistent_keepalive(topology: Topology, client: str, hub: str) -> None:
     """The handshake comes without any packet, and then keepalives at their interval."""
-    with pair(topology, OURS, hub) as (one, other):
+    with pair(topology, client, hub) as (one, other):
         one.set("peer", other.public, "persistent-keepalive", "1")
         until(lambda: one.handshake(other), 5)
         until(lambda: other.handshake(one), 5)
@@ -200,6 +219,21 @@ async def test_rekey_under_load(topology: Topology, hub: str, load: tuple[str, .
         assert " 0% packet loss" in out
         seen.add(one.handshake(other))
         assert max(seen) > time.time() - 10
+
+
+def test_the_other_side_rekeys(topology: Topology) -> None:
+    """wireguard-go, by its own clock of 120 s, gives our device new keys while packets flow: none is lost."""
+    serve_iperf(topology, "hub")
+    with pair(topology, STOCK, OURS) as (one, other):
+        assert pings(topology, "client", INNER["hub"][0]) == 3
+        first = other.handshake(one)
+        flow = ("iperf3", "-c", INNER["hub"][0], "-u", "-b", "1M", "-l", "500", "-t", "125")
+        process = topology.popen("client", *flow, stdout=-1)
+        ping = ("ping", "-n", "-q", "-i", "0.05", "-c", "2500", INNER["hub"][0])
+        out = topology.run("client", *ping, timeout=240).stdout
+        assert process.wait(60) == 0
+        assert " 0% packet loss" in out
+        assert 115 <= other.handshake(one) - first <= 135
 
 
 def test_keys_are_forgotten(topology: Topology) -> None:
@@ -285,10 +319,26 @@ def test_wrong_lines_change_nothing(topology: Topology) -> None:
     """Each is answered with EINVAL, and what came before it in the same request has not happened."""
     with device(topology, "client") as one:
         one.set("private-key", f"key:{one.private}", "listen-port", "1234")
+        known = wg("pubkey", text=wg("genkey"))
+        one.set("peer", known, "allowed-ips", "10.1.0.0/16", "endpoint", "10.99.0.1:7")
         before = one.ask("get=1\n\n")
+        change = "".join(
+            f"{line}\n"
+            for line in (
+                f"public_key={base64.b64decode(known).hex()}",
+                f"preshared_key={'22' * 32}",
+                "endpoint=10.99.0.9:9",
+                "persistent_keepalive_interval=9",
+                "replace_allowed_ips=true",
+                "allowed_ip=10.2.0.0/16",
+                f"public_key={'33' * 32}",
+            )
+        )
         for line in WRONG:
             lines = line.replace("PEER", "public_key=" + "11" * 32)
             assert one.ask(f"set=1\nfwmark=7\n{lines}\n\n") == "errno=-22\n\n", line
+            if line.startswith("PEER"):
+                assert one.ask(f"set=1\nreplace_peers=true\n{change}{lines}\n\n") == "errno=-22\n\n", line
         assert one.ask("hello=1\n\n") == "errno=-71\n\n"
         assert one.ask("get=1\nlisten_port=1\n\n") == "errno=-71\n\n"
         assert one.ask("get=1\n\n") == before

@@ -6,13 +6,16 @@ Runs inside a namespace: `python -m tests.netns.wg_raw SCENARIO JSON`; prints wh
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import select
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
@@ -180,30 +183,83 @@ def _later(peer: RawPeer) -> bool:
 
 
 def flood(peer: RawPeer, config: dict[str, Any]) -> dict[str, Any]:
-    """Initiations with a right mac1 from many ports, as many as go out."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+    """Initiations with a right mac1 from many ports, or addresses: as many as go out, or less with `pause`.
+
+    It ends after some seconds; with `hold` when standard input does.
+    """
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(config.get("sockets", 50))]
+    for number, one in enumerate(sockets):
+        one.bind((config.get("from", "0.0.0.0").format(number), 0))
     message = peer.initiation()
     body = bytearray(message[:116])
-    end = time.monotonic() + float(config["seconds"])
+    began = time.monotonic()
     sent = cookies = answers = 0
-    while time.monotonic() < end:
+    while time.monotonic() < began + float(config["seconds"]):
+        if config.get("hold") and select.select([sys.stdin], [], [], 0)[0]:
+            break
         for one in sockets:
             body[8:40] = os.urandom(32)
             one.sendto(peer.finish(bytes(body)), peer.endpoint)
             sent += 1
+        time.sleep(config.get("pause", 0))
         for one in sockets:
-            while True:
-                try:
-                    answer = one.recv(2000, socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    break
+            for answer in _received(one):
                 cookies += answer[0] == 3
                 answers += answer[0] != 3
-    return {"sent": sent, "cookies": cookies, "answers": answers}
+    seconds = time.monotonic() - began
+    return {"sent": sent, "cookies": cookies, "answers": answers, "seconds": seconds}
+
+
+def _received(one: socket.socket) -> Iterator[bytes]:
+    """What waits."""
+    while True:
+        try:
+            yield one.recv(2000, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+
+
+def crowd(_: RawPeer, config: dict[str, Any]) -> dict[str, Any]:
+    """Under load: many peers of one address begin at once, with a right cookie; one of another too."""
+    endpoint = tuple(config["endpoint"])
+    peers = [RawPeer(private, config["peer"], None, endpoint) for private in config["privates"]]
+    *many, apart = peers
+    shared = many[0].socket
+    shared.bind((config["from"], 0))
+    apart.socket.bind((config["apart from"], 0))
+    cookie = _cookie_of(many[0])
+    _cookie_of(apart)
+    for one in many:
+        one.socket, one.cookie = shared, cookie
+    messages = [one.initiation() for one in many]
+    began = last = time.monotonic()
+    for message in messages:
+        shared.sendto(message, endpoint)
+    came_in = any(apart.handshake() for _ in range(10))
+    shared.settimeout(1)
+    kinds = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            kinds.append(shared.recv(2000)[0])
+            last = time.monotonic()
+    answered = kinds.count(2)
+    return {"answered": answered, "others": len(kinds) - answered, "seconds": last - began, "apart": came_in}
+
+
+def _cookie_of(peer: RawPeer) -> bytes:
+    while not peer.cookie:
+        peer.send(peer.initiation())
+        answer = peer.receive()
+        if answer and answer[0] == 3:
+            peer.read_cookie(answer)
+    return peer.cookie
+
+
+SCENARIOS = {"talk": talk, "nonsense": nonsense, "flood": flood, "crowd": crowd}
 
 
 if __name__ == "__main__":
     _scenario, _text = sys.argv[1:]
     _config = json.loads(_text)
     _peer = RawPeer(_config["private"], _config["peer"], _config.get("psk"), tuple(_config["endpoint"]))
-    print(json.dumps({"talk": talk, "nonsense": nonsense, "flood": flood}[_scenario](_peer, _config)))
+    print(json.dumps(SCENARIOS[_scenario](_peer, _config)))

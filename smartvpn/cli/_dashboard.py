@@ -1,0 +1,95 @@
+"""`smartvpn dashboard`: the hub in a browser, in the foreground or as a service of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from smartvpn._address import is_loopback, parse_listen
+from smartvpn.cli._app import App, AppCommand, pass_app
+from smartvpn.cli._errors import ExitCode, Failure
+from smartvpn.installer import DASHBOARD_LISTEN
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NEEDED = ("segno", "starlette", "uvicorn")
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+def options(command: F) -> F:
+    """Where it is served, and to whom."""
+    for option in (
+        click.option("--behind-proxy", is_flag=True, help="A proxy in front does https."),
+        click.option("--tls-key", type=_FILE, help="And this key."),
+        click.option("--tls-cert", type=_FILE, help="Serve https with this chain (PEM)."),
+        click.option("--public-host", "public_hosts", multiple=True, help="A name browsers call it by."),
+        click.option(
+            "--listen",
+            default=DASHBOARD_LISTEN,
+            help=f"HOST:PORT; beyond this machine https ({DASHBOARD_LISTEN}).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def refuse_wrong(listen: str, tls_cert: Path | None, tls_key: Path | None, behind_proxy: bool) -> None:
+    """Raise UsageError for options that do not go together."""
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    try:
+        host, _ = parse_listen(listen)
+    except ValueError as error:
+        raise click.UsageError(f"--listen: {error}") from None
+    if not (tls_cert or behind_proxy or is_loopback(host)):
+        raise click.UsageError(
+            f"--listen {listen} is open to the network: give --tls-cert and --tls-key, or --behind-proxy"
+        )
+
+
+def refuse_without_extra() -> None:
+    """Raise Failure where its libraries are missing."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Failure(
+            f"the dashboard needs {' and '.join(missing)}",
+            "run: pip install 'smartvpn[dashboard]'",
+            ExitCode.NOT_FOUND,
+        )
+
+
+@click.command(cls=AppCommand)
+@options
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Holds the login token; made if absent.",
+)
+@pass_app
+def dashboard(
+    app: App,
+    listen: str,
+    public_hosts: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    token_file: Path | None,
+) -> None:
+    """Serve the running hub's dashboard, until Ctrl-C; it says where, and which file has the login token."""
+    refuse_wrong(listen, tls_cert, tls_key, behind_proxy)
+    refuse_without_extra()
+    with app.hub():
+        pass
+    words = [sys.executable, "-P", "-m", "smartvpn.dashboard", "--socket", app.socket, "--listen", listen]
+    words += [word for name in public_hosts for word in ("--public-host", name)]
+    for option, path in (("--tls-cert", tls_cert), ("--tls-key", tls_key), ("--token-file", token_file)):
+        words += [] if path is None else [option, str(path)]
+    words += ["--behind-proxy"] if behind_proxy else []
+    sys.stdout.flush()
+    os.execve(words[0], words, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
