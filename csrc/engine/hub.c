@@ -319,7 +319,7 @@ static int read_entry(struct sv_hub *hub, const sv_client_entry *entry, struct s
 int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6)
 {
     struct sv_hub *hub = engine->hub;
-    struct sv_policy *policy;
+    struct sv_policy *policy = NULL;
     struct sv_client *client = NULL;
     int error = read_entry(hub, entry, &policy);
 
@@ -341,7 +341,7 @@ int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *add
 int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry)
 {
     struct sv_hub *hub = engine->hub;
-    struct sv_policy *policy;
+    struct sv_policy *policy = NULL;
     int error = read_entry(hub, entry, &policy);
 
     if (error) {
