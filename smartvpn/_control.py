@@ -13,6 +13,8 @@ from smartvpn.events import Event
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_EVENTS_A_TURN = 64
+
 
 async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `asyncio.to_thread`, but a cancellation waits for the thread: an undo must not overtake it."""
@@ -59,9 +61,13 @@ class EnginePump:
         self._fd = engine.event_fd
         self._loop.add_reader(self._fd, self._drain)
 
-    def _drain(self) -> None:
-        while self._fd >= 0 and (event := self._engine.next_event()) is not None:
+    def _drain(self) -> bool:
+        """Some events, so that others get their turn: the descriptor stays readable. False: that was all."""
+        for _ in range(_EVENTS_A_TURN):
+            if self._fd < 0 or (event := self._engine.next_event()) is None:
+                return False
             self._handle(event)
+        return True
 
     def _detach(self) -> None:
         if self._fd >= 0:
@@ -70,6 +76,9 @@ class EnginePump:
 
     async def close(self) -> None:
         """Hand on what is left, then end the engine, off the loop."""
-        self._drain()
+        more = self._drain()
+        while more:
+            await asyncio.sleep(0)
+            more = self._drain()
         self._detach()
         await asyncio.to_thread(self._engine.close)

@@ -1,11 +1,13 @@
 """The only user of the C extension: statuses → exceptions, structs ↔ attrs objects, owners for pointers.
 
-Calls return soon, but `open` and `close`, which belong on a thread.
+Calls return soon, but `open` and `close`, and those that list all sessions, counters or peers of a hub:
+they belong on a thread. `close` waits for those that only look.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -52,6 +54,7 @@ from smartvpn.types import ConnectionQuality, MtuInfo, TunnelState
 
 TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
+_SESSIONS_OF_ONE = 4
 _CLIENT_TRANSPORTS = {
     Transport.AUTO: lib.SV_CLIENT_AUTO,
     Transport.WEBSOCKET: lib.SV_CLIENT_WEBSOCKET,
@@ -184,6 +187,7 @@ class _Engine:
 
     def __init__(self, pointer: Any) -> None:
         self._pointer = pointer
+        self._looking = threading.Lock()  # held while another thread than the owner's is in C
 
     @property
     def _handle(self) -> Any:
@@ -220,12 +224,14 @@ class _Engine:
     def counters(self) -> Counters:
         """Sums since the start."""
         sums = ffi.new("sv_statistics *")
-        lib.sv_engine_statistics(self._handle, sums)
+        with self._looking:
+            lib.sv_engine_statistics(self._handle, sums)
         return read.counters(sums, [name for name, _ in ffi.typeof("sv_drops").fields])
 
     def close(self) -> None:
         """End sessions, threads and the device; takes up to a second."""
-        pointer, self._pointer = self._pointer, None
+        with self._looking:
+            pointer, self._pointer = self._pointer, None
         if pointer is not None:
             lib.sv_engine_close(pointer)
 
@@ -309,6 +315,13 @@ class NativeServer(_Engine):
 
         Raises InvalidStateError without WireGuard, ConflictError for another's key or networks.
         """
+        self._offer_wg_peer(lib.sv_hub_put_wg_peer, peer, endpoint)
+
+    def check_wg_peer(self, peer: WgPeerConfig, endpoint: str | None) -> None:
+        """Raise what `put_wg_peer` would raise; changes nothing."""
+        self._offer_wg_peer(lib.sv_hub_check_wg_peer, peer, endpoint)
+
+    def _offer_wg_peer(self, offer: Any, peer: WgPeerConfig, endpoint: str | None) -> None:
         strings = _Strings()
         c = ffi.new("sv_wg_peer_config *")
         _put_key(c.public_key, peer.public_key)
@@ -320,7 +333,7 @@ class NativeServer(_Engine):
         c.endpoint = strings.one(endpoint)
         c.persistent_keepalive = peer.persistent_keepalive or 0
         try:
-            _check(lib.sv_hub_put_wg_peer(self._handle, c))
+            _check(offer(self._handle, c))
         finally:
             if psk != ffi.NULL:
                 ffi.memmove(psk, bytes(32), 32)
@@ -336,7 +349,9 @@ class NativeServer(_Engine):
         while True:
             infos = ffi.new("sv_wg_peer_info[]", capacity)
             ips = ffi.new("char[][64]", ip_capacity)
-            _check(lib.sv_hub_wg_peers(self._handle, infos, capacity, count, ips, ip_capacity, ip_count))
+            with self._looking:
+                status = lib.sv_hub_wg_peers(self._handle, infos, capacity, count, ips, ip_capacity, ip_count)
+            _check(status)
             if count[0] <= capacity and ip_count[0] <= ip_capacity:
                 return [_wg_peer(infos[index], ips) for index in range(count[0])]
             capacity = count[0] + _SESSIONS_AT_ONCE
@@ -348,26 +363,24 @@ class NativeServer(_Engine):
         Raises ConflictError for a key or address of another, PoolExhaustedError, ConfigError.
         """
         strings = _Strings()
-        c = ffi.new("sv_client_entry *")
-        c.client_id = strings.one(entry.client_id)
-        _put_key(c.public_key, entry.public_key)
-        _put_key(c.wg_public_key, entry.wg_public_key)
+        c = _client_entry(entry, strings)
         c.assigned_ip = strings.one(assigned_ip)
-        c.disabled = not entry.enabled
-        c.expires_at = 0 if entry.expires_at is None else max(1, int(entry.expires_at.timestamp()))
-        c.max_connections = entry.security.max_connections
-        c.priority = entry.priority
-        limit = entry.security.rate_limit
-        if limit is not None:
-            c.bytes_per_sec, c.burst_bytes = limit.bytes_per_sec, limit.burst_bytes
-        security = entry.security
-        c.source_allow, c.source_allow_count = strings.many(security.ip_allow_list)
-        c.source_deny, c.source_deny_count = strings.many(security.ip_block_list)
-        c.destination_allow, c.destination_allow_count = strings.many(security.destination_allow_list)
-        c.destination_deny, c.destination_deny_count = strings.many(security.destination_block_list)
         addr4, addr6 = ffi.new("char[64]"), ffi.new("char[64]")
         _check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
         return _text(addr4), _text(addr6) or None
+
+    def check_client(self, entry: ClientEntry) -> None:
+        """Raise what `put_client` would raise, its address apart; changes nothing."""
+        strings = _Strings()
+        _check(lib.sv_hub_check_client(self._handle, _client_entry(entry, strings)))
+
+    def hold_address(self, assigned_ip: str) -> None:
+        """Keep a free address from being given to a client. Raises ConflictError, ConfigError."""
+        _check(lib.sv_hub_hold_address(self._handle, assigned_ip.encode()))
+
+    def release_address(self, assigned_ip: str) -> None:
+        """Give back an address that is held."""
+        lib.sv_hub_release_address(self._handle, assigned_ip.encode())
 
     def remove_client(self, client_id: str, code: Disconnect = Disconnect.REMOVED) -> None:
         """End its sessions and forget it. Raises NotFoundError."""
@@ -393,7 +406,9 @@ class NativeServer(_Engine):
         capacity = _SESSIONS_AT_ONCE if client_id is None else 1
         while True:
             infos = ffi.new("sv_client_totals[]", capacity)
-            _check(lib.sv_hub_totals(self._handle, wanted, infos, capacity, count))
+            with self._looking:
+                status = lib.sv_hub_totals(self._handle, wanted, infos, capacity, count)
+            _check(status)
             if count[0] <= capacity:
                 return [_counters(infos[index]) for index in range(count[0])]
             capacity = count[0] + _SESSIONS_AT_ONCE
@@ -402,13 +417,42 @@ class NativeServer(_Engine):
         """The live sessions, of one client or of all. Raises NotFoundError."""
         wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
         count = ffi.new("size_t *")
-        capacity = _SESSIONS_AT_ONCE
+        capacity = _SESSIONS_AT_ONCE if client_id is None else _SESSIONS_OF_ONE
         while True:
             infos = ffi.new("sv_session_info[]", capacity)
-            _check(lib.sv_hub_sessions(self._handle, wanted, infos, capacity, count))
+            with self._looking:
+                status = lib.sv_hub_sessions(self._handle, wanted, infos, capacity, count)
+            _check(status)
             if count[0] <= capacity:
                 return [_session(infos[index]) for index in range(count[0])]
             capacity = count[0] + _SESSIONS_AT_ONCE
+
+    def require_session(self, client_id: str, session_id: str | None) -> None:
+        """Raise what `disconnect` would raise; changes nothing."""
+        wanted = None if session_id is None else _session_bytes(session_id).hex()
+        if not any(wanted in (None, session.session_id) for session in self.sessions(client_id)):
+            raise NotFoundError(f"client '{client_id}' has no such session")
+
+
+def _client_entry(entry: ClientEntry, strings: _Strings) -> Any:
+    """A `sv_client_entry` without an address, alive as long as `strings`."""
+    c = ffi.new("sv_client_entry *")
+    c.client_id = strings.one(entry.client_id)
+    _put_key(c.public_key, entry.public_key)
+    _put_key(c.wg_public_key, entry.wg_public_key)
+    c.disabled = not entry.enabled
+    c.expires_at = 0 if entry.expires_at is None else max(1, int(entry.expires_at.timestamp()))
+    c.max_connections = entry.security.max_connections
+    c.priority = entry.priority
+    limit = entry.security.rate_limit
+    if limit is not None:
+        c.bytes_per_sec, c.burst_bytes = limit.bytes_per_sec, limit.burst_bytes
+    security = entry.security
+    c.source_allow, c.source_allow_count = strings.many(security.ip_allow_list)
+    c.source_deny, c.source_deny_count = strings.many(security.ip_block_list)
+    c.destination_allow, c.destination_allow_count = strings.many(security.destination_allow_list)
+    c.destination_deny, c.destination_deny_count = strings.many(security.destination_block_list)
+    return c
 
 
 def _session_bytes(session_id: str) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -56,6 +57,7 @@ from smartvpn.ipc import (
     encode_event,
     encode_result,
     encode_stream,
+    is_long,
 )
 from smartvpn.network import Network
 from smartvpn.tunnel import Tunnel
@@ -67,6 +69,7 @@ _REQUESTS_AT_ONCE = 64
 _METRICS_ADDRESS = "127.0.0.1:9586"
 _METRICS_CLIENTS = 100
 _MOST_FILES = 1 << 19
+_SWITCH_SECS = 0.001
 _FIRST_PAUSE_SECS = 1
 _LONGEST_PAUSE_SECS = 30
 
@@ -192,10 +195,7 @@ class Connection:
             log.exception("%s failed", request.command.method)
             await self._write(encode_error(request.id, error))
         else:
-            lines = (
-                encode_stream(request.id, result) if request.stream else [encode_result(request.id, result)]
-            )
-            for line in lines:
+            async for line in _answer_lines(request, result):
                 await self._write(line)
 
     async def _event(self, event: Event) -> None:
@@ -204,6 +204,24 @@ class Connection:
     async def _write(self, line: bytes) -> None:
         async with self._writing:
             await self._write_line(line)
+
+
+async def _answer_lines(request: Request, result: Any) -> AsyncIterator[bytes]:
+    """The answer, line by line; a long one is made on a thread, so that others are served meanwhile."""
+    if not is_long(result):
+        for line in _encoded(request, result):
+            yield line
+        return
+    lines = _encoded(request, result)
+    while (line := await asyncio.to_thread(next, lines, b"")) != b"":
+        yield line
+
+
+def _encoded(request: Request, result: Any) -> Iterator[bytes]:
+    if request.stream:
+        yield from encode_stream(request.id, result)
+    else:
+        yield encode_result(request.id, result)
 
 
 async def _serve_stdio(daemon: Daemon) -> None:
@@ -403,6 +421,13 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _keep_the_loop_free() -> None:
+    """Threads that make long answers give way soon, and modules are no garbage: to look takes 15 ms."""
+    sys.setswitchinterval(_SWITCH_SECS)
+    gc.collect()
+    gc.freeze()
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program `smartvpn_daemon`. Returns its exit status."""
     arguments = _arguments(argv)
@@ -413,6 +438,7 @@ def main(argv: list[str] | None = None) -> int:
         print(dump(Keypair.generate()))
         return 0
     _allow_files()
+    _keep_the_loop_free()
     status = 0
     try:
         _serve_until_ended(arguments)

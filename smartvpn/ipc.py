@@ -34,6 +34,7 @@ PROTOCOL_VERSION = 1
 MAX_LINE_BYTES = 50_000_000
 STREAM_ITEMS = 1000
 STREAM_BYTES = 1_000_000
+_SHORT_LIST = 64
 
 _REQUEST_FIELDS = frozenset({"id", "method", "params"})
 
@@ -189,11 +190,35 @@ def _printable(text: str) -> str:
 
 def encode_result(request_id: str, result: object = None) -> bytes:
     """The final answer to a request that succeeded, or an error when it is longer than a line may be."""
-    line = _line({"id": request_id, "success": True, "result": to_json(result)})
+    head = _text({"id": request_id, "success": True})[:-1]
+    line = f'{head},"result":{_result_text(result)}}}\n'.encode("ascii")
     if len(line) <= MAX_LINE_BYTES:
         return line
     reason = f"the answer is longer than {MAX_LINE_BYTES} bytes: ask for a page, or for a stream"
     return encode_error(request_id, ConfigError("", reason))
+
+
+def is_long(result: object) -> bool:
+    """Whether the answer takes long to encode, and belongs on a thread."""
+    return any(len(value) > _SHORT_LIST for _, value in _members(result) if isinstance(value, tuple))
+
+
+def _result_text(result: object) -> str:
+    """JSON; a long list item by item: the encoder lets no other thread run before it returns."""
+    if not is_long(result):
+        return _text(to_json(result))
+    members = ((camel_case(name), value) for name, value in _members(result) if value is not None)
+    return "{" + ",".join(f'"{name}":{_member_text(value)}' for name, value in members) + "}"
+
+
+def _member_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(_text(to_json(item)) for item in value)}]"
+    return _text(to_json(value))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def encode_error(request_id: str | None, error: BaseException) -> bytes:
@@ -234,7 +259,7 @@ def _chunks(values: Iterable[object], items: int) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
     for value in values:
-        chunk.append(json.dumps(to_json(value), separators=(",", ":"), allow_nan=False))
+        chunk.append(_text(to_json(value)))
         size += len(chunk[-1])
         if len(chunk) == items or size >= STREAM_BYTES:
             yield chunk
@@ -249,7 +274,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    return _text(message).encode("ascii") + b"\n"
 
 
 # the bridge's side

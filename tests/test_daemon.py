@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import select
@@ -14,8 +15,12 @@ from typing import Any
 
 import pytest
 
-from smartvpn import __version__
+from smartvpn import __version__, daemon
+from smartvpn.commands import SERVER_COMMANDS
+from smartvpn.config import ClientEntry
+from smartvpn.ipc import Request
 from smartvpn.keys import PrivateKey
+from smartvpn.types import RegisteredClients
 from tests.raw import AS_NOBODY, DAEMON, ENDINGS, TIMEOUT, DaemonProcess, environment, run_daemon
 
 KEYPAIR = {"publicKey", "privateKey"}
@@ -336,5 +341,42 @@ def test_without_rights_it_still_answers() -> None:
     """A daemon of an ordinary user does what needs no rights, and says what it could not do."""
     with DaemonProcess.stdio("server", prefix=AS_NOBODY) as daemon:
         assert daemon.lines.receive() == ready("server")
-        assert daemon.lines.result("generateKeypair").keys() == KEYPAIR
+        pair = daemon.lines.result("generateKeypair")
+        assert pair.keys() == KEYPAIR
+        config = pair | {"listenAddr": "127.0.0.1:0", "subnet": "10.8.0.0/24", "registry": ":memory:"}
+        assert daemon.lines.refusal("start", config)[0] == "PERMISSION"
+        assert daemon.lines.result("getStatus") == {"state": "disconnected"}
         assert daemon.end() == 0
+
+
+# long answers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_long_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    """Others are served while it is written, line by line."""
+    served, taken = threading.Event(), []
+    encode = daemon.encode_stream
+
+    def patiently(*arguments: Any) -> Iterator[bytes]:
+        for line in encode(*arguments):
+            served.clear()
+            assert served.wait(10), "the loop stood still"
+            yield line
+
+    async def serve_others() -> None:
+        while True:
+            served.set()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(daemon, "encode_stream", patiently)
+    monkeypatch.setattr(daemon, "encode_result", lambda *arguments: b"".join(patiently(*arguments)))
+    keys = {"public_key": PrivateKey.generate().public_key.base64, "assigned_ip": "10.8.0.2"}
+    one = ClientEntry(client_id="a", wg_public_key=keys["public_key"], **keys)
+    request = Request("1", SERVER_COMMANDS["listRegisteredClients"], None, stream)
+    serving = asyncio.create_task(serve_others())
+    result = RegisteredClients(clients=[one] * 2500, total=2500)
+    async for line in daemon._answer_lines(request, result):
+        taken += line.splitlines()
+    serving.cancel()
+    assert len(taken) == 4

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from smartvpn._control import Fanout
-from smartvpn._native import ClientCounters
+from smartvpn._control import EnginePump, Fanout
+from smartvpn._native import ClientCounters, EventKind, NativeEvent, Session
+from smartvpn.commands import NoParams, PeerKeyParams, StartParams
 from smartvpn.config import ServerConfig, TransportMode, WgPeerConfig
-from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
-from smartvpn.hub import _running, _traffic
+from smartvpn.errors import ConfigError, ConflictError, NotFoundError, SmartVpnError
+from smartvpn.hub import Hub, _running, _traffic
 from smartvpn.hub._running import Running
 from smartvpn.hub._traffic import Traffic
 from smartvpn.network import Network
+from smartvpn.registry import Origin
 from smartvpn.registry.sqlite import SqliteRegistry
-from smartvpn.types import ClientTotals, Keypair
+from smartvpn.types import ClientTotals, Keypair, TunnelState
 
 # counters
 
@@ -85,6 +90,9 @@ class OpenEngine:
     def __init__(self) -> None:
         self.closed = False
         self.peers: dict[str, WgPeerConfig] = {}
+
+    def check_wg_peer(self, peer: WgPeerConfig, _: str | None) -> None:
+        """Every peer is welcome."""
 
     def put_wg_peer(self, peer: WgPeerConfig, _: str | None) -> None:
         """Add or change."""
@@ -168,11 +176,159 @@ async def test_a_peer_without_its_routes(
     first, second = Keypair.generate().public_key, Keypair.generate().public_key
     running = await Running.open(config(), Fanout(), None, 1)
     good = WgPeerConfig(public_key=first, allowed_ips=["10.60.0.0/24"])
-    await running.put_peer(good)
+    by = Origin(uid=7, action="addWgPeer")
+    await running.put_peer(good, None, by)
     for key in (first, second):
         with pytest.raises(ConflictError):
-            await running.put_peer(WgPeerConfig(public_key=key, allowed_ips=["192.168.1.0/24"]))
+            await running.put_peer(WgPeerConfig(public_key=key, allowed_ips=["192.168.1.0/24"]), None, by)
     assert engine.peers == {first: good}
-    await running.put_peer(WgPeerConfig(public_key=second, allowed_ips=["10.70.0.0/24"]))
+    await running.put_peer(WgPeerConfig(public_key=second, allowed_ips=["10.70.0.0/24"]), None, by)
     assert running.peers.routes_beyond() == ["10.60.0.0/24", "10.70.0.0/24"]
+    records = [record.detail for record in await running.registry.audit() if record.action == "addWgPeer"]
+    assert [("failed" in detail, detail["publicKey"]) for detail in reversed(records)] == [
+        (False, first),
+        *((failed, key) for key in (first, second) for failed in (False, True)),
+        (False, second),
+    ]
     await running.close()
+
+
+# nothing that grows with the sessions is done on the loop
+
+
+class PatientEngine(OpenEngine):
+    """Answers what is long only when the loop has served somebody else meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.served = threading.Event()
+
+    def _wait(self) -> None:
+        assert self.served.wait(10), "the loop stood still"
+        self.served.clear()
+
+    def sessions(self, _: str | None = None) -> list[Session]:
+        """None."""
+        self._wait()
+        return []
+
+    def wg_peers(self) -> list[SimpleNamespace]:
+        """As many as there are."""
+        self._wait()
+        return super().wg_peers()
+
+    def counters(self) -> None:
+        """Nothing."""
+        self._wait()
+
+
+LONG: dict[str, Callable[[Hub], Awaitable[object]]] = {
+    "listClients": lambda hub: hub.list_clients(NoParams()),
+    "listWgPeers": lambda hub: hub.list_wg_peers(NoParams()),
+    "removeWgPeer": lambda hub: hub.remove_wg_peer(PeerKeyParams(public_key=Keypair.generate().public_key)),
+    "metrics": lambda hub: hub.telemetry(),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+async def test_long_looks_hold_up_nobody(
+    opened: tuple[OpenEngine, list[SqliteRegistry]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Other commands are answered while the engine lists sessions and peers."""
+    engine = PatientEngine()
+    monkeypatch.setattr(_running, "open_engine", lambda *_: (engine, False))
+    monkeypatch.setattr(_running, "EnginePump", lambda *_: None)
+    monkeypatch.setattr(Network, "configure_hub", lambda *_, **__: None)
+    monkeypatch.setattr(Network, "restore", lambda _: None)
+    hub = Hub(Fanout())
+
+    async def serve_others() -> None:
+        while True:
+            await hub.get_status(NoParams())
+            engine.served.set()
+            await asyncio.sleep(0)
+
+    serving = asyncio.create_task(serve_others())
+    await hub.start(StartParams(config=config()))
+    try:
+        await LONG[name](hub)
+    except NotFoundError:
+        assert name == "removeWgPeer"
+    await hub.stop()
+    serving.cancel()
+
+
+class EventfulEngine:
+    """Has told of a thousand sessions that ended, all at once."""
+
+    def __init__(self) -> None:
+        self.left = 1000
+        self.event_fd = os.eventfd(1)
+
+    def next_event(self) -> NativeEvent | None:
+        """The next one; without any the descriptor is no longer readable."""
+        if not self.left:
+            with contextlib.suppress(BlockingIOError):
+                os.set_blocking(self.event_fd, False)
+                os.eventfd_read(self.event_fd)
+            return None
+        self.left -= 1
+        return NativeEvent(
+            kind=EventKind.SESSION_ENDED,
+            client_id="alice",
+            session_id="00" * 16,
+            state=TunnelState.DISCONNECTED,
+            code=0,
+            status=0,
+            reason="gone",
+            count=0,
+        )
+
+    def close(self) -> None:
+        """Close."""
+        os.close(self.event_fd)
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+async def test_a_burst_of_events_holds_up_nobody(at_the_end: bool) -> None:
+    """Others have their turns in the midst of a thousand events, and all are handed on."""
+    engine: Any = EventfulEngine()
+    handled: list[NativeEvent] = []
+    turns: list[int] = []
+
+    async def take_turns() -> None:
+        while len(handled) < 1000:
+            turns.append(len(handled))
+            await asyncio.sleep(0)
+
+    pump = EnginePump(engine, handled.append)
+    taking = asyncio.create_task(take_turns())
+    if not at_the_end:
+        await taking
+    await pump.close()
+    await taking
+    assert len(handled) == 1000
+    assert len([turn for turn in turns if 0 < turn < 1000]) >= 3
+
+
+async def test_a_roll_up_holds_up_nobody() -> None:
+    """The counters of many clients are taken in parts."""
+    many = [
+        ClientCounters(client_id=f"c{n}", totals=ClientTotals(bytes_sent=1), rate_limit=None)
+        for n in range(1000)
+    ]
+    registry: Any = SlowRegistry()
+    registry.answers.set()
+    traffic = Traffic(cast(Any, SimpleNamespace(totals=lambda: many)), registry)
+    turns: list[int] = []
+
+    async def take_turns() -> None:
+        while not registry.began.is_set():
+            turns.append(len(traffic._pending))
+            await asyncio.sleep(0)
+
+    taking = asyncio.create_task(take_turns())
+    await traffic.roll_up()
+    await taking
+    assert registry.written == 1000
+    assert len(set(turns) - {0, 1000}) >= 3

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smartvpn import errors, events
+from smartvpn._json import to_json
 from smartvpn.commands import CLIENT_COMMANDS, COMMANDS, SERVER_COMMANDS, Command, Mode
 from smartvpn.config import ClientConfig, ClientEntry, ServerConfig
 from smartvpn.errors import ConfigError, ErrorCode, NotFoundError, SmartVpnError
@@ -28,6 +29,7 @@ from smartvpn.ipc import (
     encode_request,
     encode_result,
     encode_stream,
+    is_long,
 )
 from smartvpn.types import (
     ClientInfo,
@@ -324,7 +326,7 @@ def entries(count: int) -> list[ClientEntry]:
             client_id=f"c{index}",
             public_key=HUB.public_key,
             wg_public_key=HUB.public_key,
-            assigned_ip=f"10.0.0.{index}",
+            assigned_ip=f"10.0.{index // 250}.{index % 250}",
         )
         for index in range(count)
     ]
@@ -340,6 +342,17 @@ def test_streamed_lists(count: int, lines: int) -> None:
     [answer] = AnswerReader().feed(b"".join(encoded))
     assert isinstance(answer, Answer)
     assert SERVER_COMMANDS["listRegisteredClients"].read_result(answer.result) == page
+
+
+def test_long_lists() -> None:
+    """A list of any length comes whole, as the converter would write it."""
+    for count in (0, 1, 64, 65, 200):
+        page = RegisteredClients(clients=entries(count), total=99)
+        assert is_long(page) == (count > 64)
+        expected = {"id": "1", "success": True, "result": to_json(page)}
+        assert json.loads(encode_result("1", page)) == expected
+    assert not is_long(Status(state="connected"))
+    assert not is_long(None)
 
 
 def test_stream_without_a_list_is_one_answer() -> None:

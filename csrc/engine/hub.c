@@ -255,6 +255,17 @@ static void format_addresses(const struct sv_hub *hub, const struct sv_client *c
     }
 }
 
+/* What of an entry may be another's already, but for its address; client NULL: it is new. */
+static int check_locked(struct sv_hub *hub, const struct sv_client *client, const sv_client_entry *entry)
+{
+    const struct sv_client *other = sv_map_get(&hub->clients_by_key, entry->public_key);
+
+    if (other && other != client) {
+        return sv_fail(SV_E_EXISTS, "publicKey: client '%s' has this key", other->id);
+    }
+    return sv_hub_wg_check(hub, client, entry);
+}
+
 static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy *policy,
                       struct sv_client **out)
 {
@@ -263,14 +274,9 @@ static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct s
     uint64_t rate = entry->bytes_per_sec ? entry->bytes_per_sec : hub->default_rate;
     uint64_t burst = entry->bytes_per_sec ? entry->burst_bytes : hub->default_burst;
     struct sv_limiter *limiter;
-    struct sv_client *other = sv_map_get(&hub->clients_by_key, entry->public_key);
     bool new_limit;
-    int error;
+    int error = check_locked(hub, client, entry);
 
-    if (other && other != client) {
-        return sv_fail(SV_E_EXISTS, "publicKey: client '%s' has this key", other->id);
-    }
-    error = sv_hub_wg_check(hub, client, entry);
     if (error) {
         return error;
     }
@@ -296,13 +302,10 @@ static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct s
     return 0;
 }
 
-int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6)
+/* The policy of an entry that may be put, as far as that can be told without the lock. */
+static int read_entry(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy **policy)
 {
-    struct sv_hub *hub = engine->hub;
     size_t id_len = entry->client_id ? strlen(entry->client_id) : 0;
-    struct sv_policy *policy;
-    struct sv_client *client = NULL;
-    int error;
 
     if (!hub) {
         return SV_E_STATE;
@@ -310,7 +313,16 @@ int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *add
     if (id_len == 0 || id_len >= SV_CLIENT_ID_SIZE) {
         return sv_fail(SV_E_INVALID, "clientId: must have 1 to %d bytes", SV_CLIENT_ID_SIZE - 1);
     }
-    error = compile_policy(&policy, entry);
+    return compile_policy(policy, entry);
+}
+
+int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6)
+{
+    struct sv_hub *hub = engine->hub;
+    struct sv_policy *policy = NULL;
+    struct sv_client *client = NULL;
+    int error = read_entry(hub, entry, &policy);
+
     if (error) {
         return error;
     }
@@ -324,6 +336,58 @@ int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *add
         sv_policy_free(policy);
     }
     return error;
+}
+
+int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry)
+{
+    struct sv_hub *hub = engine->hub;
+    struct sv_policy *policy = NULL;
+    int error = read_entry(hub, entry, &policy);
+
+    if (error) {
+        return error;
+    }
+    pthread_mutex_lock(&hub->lock);
+    error = check_locked(hub, sv_hub_find_client(hub, entry->client_id), entry);
+    pthread_mutex_unlock(&hub->lock);
+    sv_policy_free(policy);
+    return error;
+}
+
+/* ---- addresses without a client ---- */
+
+int sv_hub_hold_address(sv_engine *engine, const char *address)
+{
+    struct sv_hub *hub = engine->hub;
+    uint32_t index;
+    int error;
+
+    if (!hub) {
+        return SV_E_STATE;
+    }
+    if (!address || !*address) {
+        return sv_fail(SV_E_INVALID, "assignedIp: is missing");
+    }
+    pthread_mutex_lock(&hub->lock);
+    error = take_address(hub, address, &index);
+    pthread_mutex_unlock(&hub->lock);
+    return error;
+}
+
+void sv_hub_release_address(sv_engine *engine, const char *address)
+{
+    struct sv_hub *hub = engine->hub;
+    uint8_t addr[16];
+    uint32_t index;
+
+    if (!hub || sv_addr_parse(addr, address)) {
+        return;
+    }
+    pthread_mutex_lock(&hub->lock);
+    if (sv_pool_index(hub->pool, addr, &index) == 0) {
+        sv_pool_release(hub->pool, index);
+    }
+    pthread_mutex_unlock(&hub->lock);
 }
 
 /* ---- taking out ---- */

@@ -281,7 +281,8 @@ static int put_peer(struct sv_wg *wg, const sv_wg_peer_config *config, const str
     return error;
 }
 
-int sv_hub_put_wg_peer(sv_engine *engine, const sv_wg_peer_config *config)
+/* Puts the peer, or only says what a put would answer. */
+static int offer_peer(sv_engine *engine, const sv_wg_peer_config *config, bool put)
 {
     struct sv_wg *wg = engine->wg;
     struct sv_endpoint endpoint = {0};
@@ -293,12 +294,22 @@ int sv_hub_put_wg_peer(sv_engine *engine, const sv_wg_peer_config *config)
     pthread_mutex_lock(&engine->hub->lock);
     sv_wg_lock(wg);
     error = check_peer(wg, config, &endpoint);
-    if (!error) {
+    if (!error && put) {
         error = put_peer(wg, config, &endpoint);
     }
     sv_wg_unlock(wg);
     pthread_mutex_unlock(&engine->hub->lock);
     return error;
+}
+
+int sv_hub_put_wg_peer(sv_engine *engine, const sv_wg_peer_config *config)
+{
+    return offer_peer(engine, config, true);
+}
+
+int sv_hub_check_wg_peer(sv_engine *engine, const sv_wg_peer_config *config)
+{
+    return offer_peer(engine, config, false);
 }
 
 int sv_hub_remove_wg_peer(sv_engine *engine, const uint8_t *public_key)

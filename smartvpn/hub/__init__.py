@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from attrs import evolve, frozen
 
 from smartvpn._caller import caller_uid
-from smartvpn._control import Fanout
-from smartvpn._json import to_json
-from smartvpn._native import Counters, Disconnect, Session, WgPeer
+from smartvpn._control import Fanout, to_the_end
+from smartvpn._native import Counters, NativeServer, Session, WgPeer
 from smartvpn.commands import (
     ClientIdParams,
     CreateClientParams,
@@ -27,6 +26,7 @@ from smartvpn.config import ClientEntry, RateLimit, WgPeerConfig
 from smartvpn.errors import InvalidStateError, NotFoundError
 from smartvpn.events import Started, StatusChanged, Stopped
 from smartvpn.hub._changes import Changes
+from smartvpn.hub._peers import Peers, numeric_endpoint
 from smartvpn.hub._reports import (
     client_info,
     client_telemetry,
@@ -51,8 +51,6 @@ from smartvpn.types import (
     TunnelState,
     WgPeerList,
 )
-
-_WG_PEERS = ""  # no client has this id
 
 
 @frozen(kw_only=True)
@@ -105,6 +103,7 @@ class Hub:
             running, self._running = self._running, None
             if running is None:
                 return
+            await running.note(_by("stop"))
             await running.close()
         self._fanout.publish(Stopped())
         self._fanout.publish(StatusChanged(status=self._status()))
@@ -142,10 +141,14 @@ class Hub:
         enabled = await running.registry.list(enabled=True, limit=0)
         if running is not self._running:
             return None
+        try:
+            counters, sessions, peers = await to_the_end(_look, running)
+        except InvalidStateError:  # stopped meanwhile
+            return None
         return HubTelemetry(
-            counters=running.engine.counters(),
-            sessions=running.engine.sessions(),
-            peers=[peer for peer in running.peers.all() if not peer.client_id],
+            counters=counters,
+            sessions=sessions,
+            peers=peers,
             registered=registered.total,
             enabled=enabled.total,
         )
@@ -213,6 +216,7 @@ class Hub:
         """The client's config without secrets."""
         running = self._hub()
         entry = await running.registry.get(params.client_id)
+        running.left_out.refuse(params.client_id)
         if params.format is ExportFormat.WIREGUARD:
             return ExportedConfig(config=running.bundles.wireguard_config(entry, None))
         return ExportedConfig(config=running.bundles.client_config(entry, None))
@@ -221,29 +225,26 @@ class Hub:
 
     async def list_clients(self, _: NoParams) -> ClientList:
         """The live sessions."""
-        return ClientList(clients=tuple(client_info(item) for item in self._hub().engine.sessions()))
+        return await to_the_end(_client_list, self._hub().engine)
 
     async def disconnect_client(self, params: SessionParams) -> None:
         """End one session of the client, or all; it may come back."""
         async with self._changing(params.client_id) as running:
             await running.registry.get(params.client_id)
-            running.engine.disconnect(params.client_id, params.session_id, Disconnect.KICKED)
-            await running.note(_by("disconnectClient"), params.client_id, sessionId=params.session_id)
+            await running.disconnect(params.client_id, params.session_id, _by("disconnectClient"))
 
     async def set_client_rate_limit(self, params: RateLimitParams) -> None:
         """Until a restart, or an update that carries a rate limit."""
         limit = RateLimit(bytes_per_sec=params.rate_bytes_per_sec, burst_bytes=params.burst_bytes)
         async with self._changing(params.client_id) as running:
             await running.registry.get(params.client_id)
-            running.engine.set_rate_limit(params.client_id, limit)
-            await running.note(_by("setClientRateLimit"), params.client_id, **to_json(limit))
+            await running.override_rate_limit(params.client_id, limit, _by("setClientRateLimit"))
 
     async def remove_client_rate_limit(self, params: ClientIdParams) -> None:
         """Unlimited, until a restart or an update that carries a rate limit."""
         async with self._changing(params.client_id) as running:
             await running.registry.get(params.client_id)
-            running.engine.set_rate_limit(params.client_id, None)
-            await running.note(_by("removeClientRateLimit"), params.client_id)
+            await running.override_rate_limit(params.client_id, None, _by("removeClientRateLimit"))
 
     async def get_client_telemetry(self, params: SessionParams) -> ClientTelemetry:
         """Of one session; or of the client, over all it ever had, with the quality of the newest link."""
@@ -276,21 +277,32 @@ class Hub:
 
     async def add_wg_peer(self, peer: WgPeerConfig) -> None:
         """Add a peer that is no client, or change the one with this key; until the hub stops."""
-        async with self._changing(_WG_PEERS) as running:
-            await running.put_peer(peer)
-            told = {name: value for name, value in to_json(peer).items() if name != "presharedKey"}
-            await running.note(_by("addWgPeer"), **told)
+        self._hub().peers.require_wireguard()
+        endpoint = await numeric_endpoint(peer)
+        async with self._changes.alone():  # the engine may have agreed to a client with this key
+            await self._hub().put_peer(peer, endpoint, _by("addWgPeer"))
 
     async def remove_wg_peer(self, params: PeerKeyParams) -> None:
         """Remove such a peer."""
-        async with self._changing(_WG_PEERS) as running:
-            running.peers.remove(params.public_key)
-            await running.configure_network()
-            await running.note(_by("removeWgPeer"), **to_json(params))
+        async with self._changes.alone():
+            await self._hub().remove_peer(params.public_key, _by("removeWgPeer"))
 
     async def list_wg_peers(self, _: NoParams) -> WgPeerList:
         """All peers, clients included, with live counters."""
-        return WgPeerList(peers=tuple(wg_peer_info(peer) for peer in self._hub().peers.all()))
+        return await to_the_end(_peer_list, self._hub().peers)
+
+
+def _client_list(engine: NativeServer) -> ClientList:
+    return ClientList(clients=tuple(client_info(session) for session in engine.sessions()))
+
+
+def _peer_list(peers: Peers) -> WgPeerList:
+    return WgPeerList(peers=tuple(wg_peer_info(peer) for peer in peers.all()))
+
+
+def _look(running: Running) -> tuple[Counters, list[Session], list[WgPeer]]:
+    peers = [peer for peer in running.peers.all() if not peer.client_id]
+    return running.engine.counters(), running.engine.sessions(), peers
 
 
 def _by(action: str) -> Origin:

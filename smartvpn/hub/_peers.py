@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 from smartvpn._address import IpNetwork, join_host_port, parse_network
+from smartvpn._control import to_the_end
 from smartvpn._native import NativeServer, WgPeer
 from smartvpn.config import ServerConfig, WgPeerConfig
-from smartvpn.errors import ConfigError
+from smartvpn.errors import ConfigError, InvalidStateError, NotFoundError
 
 
 class Peers:
@@ -25,19 +26,42 @@ class Peers:
         """Every peer, clients included."""
         return self._engine.wg_peers() if self._config.transport_mode.wireguard else []
 
-    async def put(self, peer: WgPeerConfig) -> Callable[[], None]:
+    def require_wireguard(self) -> None:
+        """Raise InvalidStateError where the hub serves no WireGuard."""
+        if not self._config.transport_mode.wireguard:
+            raise InvalidStateError("the hub does not serve WireGuard")
+
+    def check(self, peer: WgPeerConfig, endpoint: str | None) -> None:
+        """Raise what `put` would raise."""
+        self._engine.check_wg_peer(peer, endpoint)
+
+    def put(self, peer: WgPeerConfig, endpoint: str | None) -> Callable[[], None]:
         """Add a peer, or change the one with its key. Returns what takes that back."""
-        endpoint = None if peer.endpoint is None else await _numeric_endpoint(peer.endpoint)
         before = self._given.get(peer.public_key)
         self._put(peer, endpoint)
-        return partial(self.remove, peer.public_key) if before is None else partial(self._put, *before)
+        return partial(self._take_out, peer.public_key) if before is None else partial(self._put, *before)
 
     def _put(self, peer: WgPeerConfig, endpoint: str | None) -> None:
         self._engine.put_wg_peer(peer, endpoint)
         self._given[peer.public_key] = peer, endpoint
 
-    def remove(self, public_key: str) -> None:
-        """Remove a peer. Raises NotFoundError, and InvalidStateError for a client's key."""
+    async def require(self, public_key: str) -> None:
+        """Raise what `remove` would raise."""
+        self.require_wireguard()
+        peers = await to_the_end(self.all)
+        found = next((peer for peer in peers if peer.public_key == public_key), None)
+        if found is None:
+            raise NotFoundError("no WireGuard peer has this key")
+        if found.client_id:
+            raise InvalidStateError("the peer is a client: remove or disable the client")
+
+    def remove(self, public_key: str) -> Callable[[], None]:
+        """Remove a peer. Returns what takes that back, of one that `put` added. Raises as `require` does."""
+        before = self._given.get(public_key)
+        self._take_out(public_key)
+        return (lambda: None) if before is None else partial(self._put, *before)
+
+    def _take_out(self, public_key: str) -> None:
         self._engine.remove_wg_peer(public_key)
         self._given.pop(public_key, None)
 
@@ -53,9 +77,11 @@ class Peers:
         return list(beyond)
 
 
-async def _numeric_endpoint(endpoint: str) -> str:
-    """Host and port with the host looked up. Raises ConfigError when it has no address."""
-    host, _, port = endpoint.rpartition(":")
+async def numeric_endpoint(peer: WgPeerConfig) -> str | None:
+    """The peer's endpoint with the host looked up. Raises ConfigError when it has no address."""
+    if peer.endpoint is None:
+        return None
+    host, _, port = peer.endpoint.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_DGRAM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -14,15 +14,25 @@ from attrs import evolve
 from smartvpn._address import join_host_port
 from smartvpn._caller import caller_uid
 from smartvpn._control import EnginePump, Fanout, to_the_end
-from smartvpn._native import EventKind, NativeEvent, NativeServer, Session, aead_name, has_quic
+from smartvpn._json import to_json
+from smartvpn._native import (
+    Disconnect,
+    EventKind,
+    NativeEvent,
+    NativeServer,
+    Session,
+    aead_name,
+    has_quic,
+)
 from smartvpn._quic import quic_identity
 from smartvpn._wgbackend import open_engine, wanted_backend
 from smartvpn.commands import CreateClientParams
-from smartvpn.config import ClientEntry, ServerConfig, TransportMode, WgPeerConfig
+from smartvpn.config import ClientEntry, RateLimit, ServerConfig, TransportMode, WgPeerConfig
 from smartvpn.errors import AlreadyExistsError, ConfigError, NotFoundError, RegistryError, SmartVpnError
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, Event, EventsLost
 from smartvpn.hub._bundles import Bundles, public_host
-from smartvpn.hub._peers import Peers
+from smartvpn.hub._left_out import LeftOut
+from smartvpn.hub._peers import Peers, numeric_endpoint
 from smartvpn.hub._reports import client_info
 from smartvpn.hub._traffic import Traffic
 from smartvpn.keys import PrivateKey
@@ -65,7 +75,7 @@ class Running:
         self.listen = self._websocket or self._quic or self._wireguard
         self.traffic = Traffic(engine, registry)
         self._fanout = fanout
-        self._left_out: set[str] = set()
+        self.left_out = LeftOut(engine)
         self._in_kernel = False  # WireGuard's packets do not pass through this process
         self._pump: EnginePump | None = None
 
@@ -94,18 +104,24 @@ class Running:
             await registry.close()
             raise
         running._in_kernel = in_kernel
+        by = Origin(uid=caller_uid(), action="start")
         try:
-            await running._begin()
+            await running._begin(by)
+        except SmartVpnError as error:
+            await running.note(by, failed=str(error))
+            await running.close()
+            raise
         except BaseException:
             await running.close()
             raise
         return running
 
-    async def _begin(self) -> None:
-        await self._seed()
+    async def _begin(self, by: Origin) -> None:
+        await self._seed(by)
+        await self.note(by)
         await self._load()
         for peer in self.config.wg_peers if self.config.transport_mode.wireguard else ():
-            await self.peers.put(peer)
+            self.peers.put(peer, await numeric_endpoint(peer))
         await self.configure_network()
         self._pump = EnginePump(self.engine, self._on_event)
         self.traffic.begin()
@@ -131,6 +147,7 @@ class Running:
         """Addresses, routes, forwarding, NAT: what differs from how it is."""
         config = self.config
         address6 = config.hub_address6()
+        routes = await to_the_end(self.peers.routes_beyond)
         await to_the_end(
             self.network.configure_hub,
             address=str(config.hub_address()),
@@ -140,26 +157,39 @@ class Running:
             subnet=config.subnet,
             subnet6=config.subnet6,
             allow_host_access=config.allow_host_access,
-            routes=self.peers.routes_beyond(),
+            routes=routes,
             guarded=self._in_kernel,
         )
 
-    async def put_peer(self, peer: WgPeerConfig) -> None:
-        """Add or change a WireGuard peer, with the routes to it; or neither."""
-        take_back = await self.peers.put(peer)
+    # peers that are no clients
+
+    async def put_peer(self, peer: WgPeerConfig, endpoint: str | None, by: Origin) -> None:
+        """Add or change a WireGuard peer, with the routes to it; or neither. `endpoint` is numeric."""
+        self.peers.check(peer, endpoint)
+        told = {name: value for name, value in to_json(peer).items() if name != "presharedKey"}
+        await self.note(by, **told)
+        await self._routed(self.peers.put(peer, endpoint), by, peer.public_key)
+
+    async def remove_peer(self, public_key: str, by: Origin) -> None:
+        """Remove a WireGuard peer and the routes to it; or neither."""
+        await self.peers.require(public_key)
+        await self.note(by, publicKey=public_key)
+        await self._routed(self.peers.remove(public_key), by, public_key)
+
+    async def _routed(self, take_back: Callable[[], None], by: Origin, public_key: str) -> None:
         try:
             await self.configure_network()
-        except SmartVpnError:
+        except SmartVpnError as error:
             take_back()
             with suppress(SmartVpnError):
                 await self.configure_network()
+            await self.note(by, publicKey=public_key, failed=str(error))
             raise
 
     # entries
 
-    async def _seed(self) -> None:
+    async def _seed(self, by: Origin) -> None:
         """The config's entries, many in one write; those that are there stay as they are."""
-        by = Origin(uid=caller_uid(), action="start")
         for first in range(0, len(self.config.clients), _SEEDS_AT_ONCE):
             seeds = self.config.clients[first : first + _SEEDS_AT_ONCE]
             done = (self.registry.insert(self._addressed(seed), by) for seed in seeds)
@@ -195,8 +225,8 @@ class Running:
         return refused
 
     def _leave_out(self, entry: ClientEntry, error: SmartVpnError) -> None:
-        """An entry that this subnet has no place for is told and left out, not lost."""
-        self._left_out.add(entry.client_id)
+        """An entry that this hub has no place for is told and left out, not lost."""
+        self.left_out.add(entry, error)
         message = f"client '{entry.client_id}' is left out: {error}"
         log.error("%s", message)
         self._fanout.publish(ErrorReported(message=message, code=error.code))
@@ -250,61 +280,85 @@ class Running:
     async def replace(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
         """The entry changed, in the registry and the engine or in neither.
 
-        First in the registry: a session that a change ends cannot be brought back when the disk is
-        full. An address is first asked of the engine, which alone knows all that are taken.
+        First the engine is asked, then the registry writes, then the engine takes what it agreed to:
+        neither a refusal nor a full disk leaves anything to be undone, or ends a session.
         """
         if after.assigned_ip != before.assigned_ip:
-            return await self._move(before, after, by)
+            return await self._move(after, by)
+        known = after.client_id not in self.left_out
+        if known:
+            self.engine.check_client(after)
         await self.registry.update(after, by)
-        if after.client_id in self._left_out:
-            return after
-        try:
-            self.engine.put_client(after, assigned_ip=after.assigned_ip)
-        except SmartVpnError:
-            await self.registry.update(before, by)
-            raise
+        if known:
+            self._take(after)
         return after
 
-    async def _move(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
-        _, address6 = self.engine.put_client(after, assigned_ip=after.assigned_ip)
-        after = evolve(after, assigned_ip6=address6)
+    async def _move(self, after: ClientEntry, by: Origin) -> ClientEntry:
+        self.engine.hold_address(after.assigned_ip)
         try:
+            after = self._addressed(after)
+            self.engine.check_client(after)
             await self.registry.update(after, by)
-        except BaseException:
-            if before.client_id in self._left_out:
-                self.engine.remove_client(before.client_id)
-            else:
-                self.engine.put_client(before, assigned_ip=before.assigned_ip)
-            raise
-        self._left_out.discard(after.client_id)
+        finally:
+            self.engine.release_address(after.assigned_ip)
+        self.left_out.forget(after.client_id)
+        self._take(after)
         return after
+
+    def _take(self, entry: ClientEntry) -> None:
+        """What the engine agreed to. Where even so it has no memory for it, nobody comes in by old rules."""
+        try:
+            self.engine.put_client(entry, assigned_ip=entry.assigned_ip)
+        except SmartVpnError as error:
+            with suppress(NotFoundError):
+                self.engine.remove_client(entry.client_id)
+            self._leave_out(entry, error)
 
     async def remove(self, client_id: str, by: Origin) -> None:
         """The client is gone, its sessions and counters too."""
         await self.registry.remove(client_id, by)
-        if client_id in self._left_out:
-            self._left_out.discard(client_id)
+        if client_id in self.left_out:
+            self.left_out.forget(client_id)
         else:
             self.engine.remove_client(client_id)
         self.traffic.forget(client_id)
 
+    # live sessions
+
+    async def disconnect(self, client_id: str, session_id: str | None, by: Origin) -> None:
+        """End one session of the client, or all."""
+        self.left_out.refuse(client_id)
+        self.engine.require_session(client_id, session_id)
+        await self.note(by, client_id, sessionId=session_id)
+        with suppress(NotFoundError):  # ended meanwhile
+            self.engine.disconnect(client_id, session_id, Disconnect.KICKED)
+
+    async def override_rate_limit(self, client_id: str, limit: RateLimit | None, by: Origin) -> None:
+        """The client's limit until a restart, or an update that carries one."""
+        self.left_out.refuse(client_id)
+        if limit is not None and self._in_kernel:
+            raise ConfigError("rateBytesPerSec", "cannot be held while the kernel carries WireGuard")
+        await self.note(by, client_id, **({} if limit is None else to_json(limit)))
+        self.engine.set_rate_limit(client_id, limit)
+
     def end_rate_limit_override(self, entry: ClientEntry) -> None:
         """The limit is the entry's again, or the default."""
-        if entry.client_id not in self._left_out:
+        if entry.client_id not in self.left_out:
             limit = entry.security.rate_limit or self.config.default_rate_limit()
             self.engine.set_rate_limit(entry.client_id, limit)
 
     def sessions(self, client_id: str) -> list[Session]:
         """The client's live sessions, the newest first."""
-        return [] if client_id in self._left_out else self.engine.sessions(client_id)
+        return [] if client_id in self.left_out else self.engine.sessions(client_id)
 
     async def note(self, by: Origin, client_id: str | None = None, **detail: Any) -> None:
-        """Audit what has happened already; a full disk keeps nobody from ending a session."""
+        """Record a change that is about to be made; a full disk keeps nobody from ending a session."""
+        given = {name: value for name, value in detail.items() if value is not None}
         try:
-            given = {name: value for name, value in detail.items() if value is not None}
             await self.registry.note(by, client_id, **given)
         except RegistryError as error:
-            log.error("'%s' of uid %d is not in the audit log: %s", by.action, by.uid, error)
+            what = f"'{by.action}' of uid {by.uid}, client {client_id!r}, {given}"
+            log.error("not in the audit log: %s: %s", what, error)
             self._fanout.publish(ErrorReported(message=f"the audit log: {error}", code=error.code))
 
     # events

@@ -17,6 +17,7 @@ from smartvpn.types import ClientTotals
 log = logging.getLogger(__name__)
 
 ROLL_UP_SECS = 60.0
+_CLIENTS_A_TURN = 32
 
 
 class Traffic:
@@ -59,9 +60,11 @@ class Traffic:
         """Write what is new. Raises RegistryError; the next time it is tried again."""
         async with self._rolling:
             self._gone.clear()
-            for counters in await asyncio.to_thread(self._engine.totals):
+            for place, counters in enumerate(await asyncio.to_thread(self._engine.totals)):
                 if counters.client_id not in self._gone:
                     self._take(counters)
+                if place % _CLIENTS_A_TURN == _CLIENTS_A_TURN - 1:
+                    await asyncio.sleep(0)
             if self._pending:
                 await self._registry.add_totals(tuple(self._pending.items()))
                 self._pending.clear()

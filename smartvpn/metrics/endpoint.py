@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from smartvpn._address import join_host_port, parse_listen
+from smartvpn._control import to_the_end
 from smartvpn._visitors import Patience, is_own_host
 from smartvpn.errors import ConfigError, ConflictError, SmartVpnError
 from smartvpn.hub import Hub
@@ -112,8 +113,8 @@ class MetricsEndpoint:
             return TunnelFamilies(self._service.telemetry())
         seen = await self._service.telemetry()
         if seen is not None:
-            self._clients.update(map(session_reading, seen.sessions))
-            self._peers.update(map(peer_reading, seen.peers))
+            await to_the_end(self._clients.update, map(session_reading, seen.sessions))
+            await to_the_end(self._peers.update, map(peer_reading, seen.peers))
         return HubFamilies(seen, self._clients, self._peers)
 
 

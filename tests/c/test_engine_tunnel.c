@@ -296,6 +296,36 @@ static void bad_calls_change_nothing(sv_engine *engine)
     CHECK_EQ(sv_hub_set_rate_limit(engine, "nobody", 1, 1), SV_E_NOT_FOUND);
 }
 
+static void checks_change_nothing(sv_engine *engine)
+{
+    sv_client_entry entry = {.client_id = "bob", .public_key = {7}};
+    char addr4[SV_ADDR_TEXT_SIZE], addr6[SV_ADDR_TEXT_SIZE];
+    sv_session_info info;
+    size_t count;
+
+    CHECK_EQ(sv_hub_check_client(engine, &entry), 0);
+    CHECK_EQ(sv_hub_sessions(engine, "bob", &info, 1, &count), SV_E_NOT_FOUND);
+    memcpy(entry.public_key, alice_public, 32);
+    CHECK_EQ(sv_hub_check_client(engine, &entry), SV_E_EXISTS);
+    entry.client_id = "alice";
+    CHECK_EQ(sv_hub_check_client(engine, &entry), 0);
+    entry = (sv_client_entry){.client_id = "bob", .public_key = {7}};
+    CHECK_EQ(sv_hub_hold_address(engine, "10.96.0.3"), 0);
+    CHECK_EQ(sv_hub_hold_address(engine, "10.96.0.3"), SV_E_EXISTS);
+    CHECK_EQ(sv_hub_hold_address(engine, "10.96.0.2"), SV_E_EXISTS); /* alice's */
+    CHECK_EQ(sv_hub_hold_address(engine, "10.96.0.1"), SV_E_INVALID);
+    CHECK_EQ(sv_hub_hold_address(engine, "10.97.0.3"), SV_E_INVALID);
+    CHECK_EQ(sv_hub_hold_address(engine, ""), SV_E_INVALID);
+    CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), 0);
+    CHECK_STR(addr4, "10.96.0.4");
+    sv_hub_release_address(engine, "10.96.0.3");
+    sv_hub_release_address(engine, "10.97.0.3");
+    entry.assigned_ip = "10.96.0.3";
+    CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), 0);
+    CHECK_STR(addr4, "10.96.0.3");
+    CHECK_EQ(sv_hub_remove_client(engine, "bob", 4), 0);
+}
+
 static void serve_echo(pthread_t threads[2])
 {
     int listener = bound(SOCK_STREAM), datagrams = bound(SOCK_DGRAM);
@@ -318,6 +348,7 @@ static void hub_half(void)
     CHECK_STR(event.client_id, "alice");
     serve_echo(threads);
     bad_calls_change_nothing(engine);
+    checks_change_nothing(engine);
     for (int turn = 0; turn < CHURN; turn++) {
         churn_others(engine, turn);
         churn_alice(engine, turn);

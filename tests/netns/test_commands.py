@@ -304,6 +304,37 @@ def test_a_client_from_a_file_waits_for_its_hub(
         assert client.end() == 0
 
 
+def test_why_a_connect_fails(topology: Topology, hub: DaemonProcess, client: DaemonProcess) -> None:
+    """Each reason has its code, and words; afterwards the client connects as if nothing had been."""
+    key = PrivateKey.generate()
+    nobody = {"clientPrivateKey": key.base64, "clientPublicKey": key.public_key.base64}
+    config = hub_config()
+    unknown = nobody | {"serverUrl": f"ws://{HUB_OUTER}:7443/", "serverPublicKey": config["publicKey"]}
+    unknown["transport"] = "websocket"
+    assert client.lines.refusal("connect", unknown)[0] == "UNREACHABLE"
+    hub.lines.result("start", config)
+    bundle = hub.lines.result("createClient", {"clientId": "alice"})
+    assert client.lines.refusal("connect", unknown)[0] == "UNAUTHORIZED"
+    hub.lines.result("disableClient", {"clientId": "alice"})
+    code, error = client.lines.refusal("connect", bundle["smartvpnConfig"])
+    assert (code, "disabled" in error) == ("UNAUTHORIZED", True)
+    hub.lines.result("enableClient", {"clientId": "alice"})
+    client.lines.result("connect", bundle["smartvpnConfig"])
+    again = client.lines.refusal("connect", bundle["smartvpnConfig"])
+    assert again[0] == "INVALID_STATE"
+
+
+def test_a_hub_that_never_answers(topology: Topology, client: DaemonProcess) -> None:
+    """What accepts and says nothing is given up."""
+    silent = topology.popen("hub", "python3", "-c", LISTENER, stdout=-1)
+    assert silent.stdout is not None
+    assert silent.stdout.readline() == b"\n"
+    key = PrivateKey.generate()
+    config = {"clientPrivateKey": key.base64, "clientPublicKey": key.public_key.base64}
+    config |= {"serverUrl": f"ws://{HUB_OUTER}:7443/", "serverPublicKey": key.public_key.base64}
+    assert client.lines.refusal("connect", config | {"transport": "websocket"})[0] == "UNREACHABLE"
+
+
 def test_a_connect_that_waits_holds_up_nobody(topology: Topology, client: DaemonProcess) -> None:
     """Other requests overtake it, and the end of the daemon does not wait for it."""
     silent = topology.popen("hub", "python3", "-c", LISTENER, stdout=-1)

@@ -169,11 +169,16 @@ def fill(disk: Path) -> Path:
 async def test_a_full_disk(topology: Topology, tmp_path: Path) -> None:
     """Writes fail and say why, and change nothing; tunnels and reads live on; with room all is as before."""
     with on_a_small_disk(topology, tmp_path) as daemon, daemon.connect() as hub:
-        config = hub_config(registry=str(tmp_path / "disk" / "registry.db"))
+        config = hub_config(
+            registry=str(tmp_path / "disk" / "registry.db"), transportMode="all", wgListenPort=51820
+        )
         hub.result("start", config)
         bundle = hub.result("createClient", {"clientId": "alice"})
+        carol = hub.result("createClient", {"clientId": "carol", "enabled": False})["entry"]
+        hub.result("addWgPeer", {"publicKey": carol["wgPublicKey"], "allowedIps": []})
         async with client_on(topology, bundle["smartvpnConfig"]) as alice:
             await alice.connect()
+            [session] = [each["sessionId"] for each in hub.result("listClients")["clients"]]
             filler = await asyncio.to_thread(fill, Path(f"/proc/{daemon.process.pid}/root{tmp_path}/disk"))
             refused = written_until_full(hub)
             before = hub.result("listRegisteredClients")
@@ -182,15 +187,24 @@ async def test_a_full_disk(topology: Topology, tmp_path: Path) -> None:
                 ("disableClient", {"clientId": "alice"}),
                 ("rotateClientKey", {"clientId": "alice"}),
                 ("updateClient", {"clientId": "alice", "update": {"tags": ["t"]}}),
+                ("updateClient", {"clientId": "alice", "update": {"assignedIp": "10.8.0.200"}}),
                 ("removeClient", {"clientId": "alice"}),
             ):
                 code, error = hub.refusal(method, params)
                 assert (code, "full" in error) == ("INTERNAL", True), (method, error)
             assert hub.result("listRegisteredClients") == before
+            assert hub.result("listClients")["clients"][0]["sessionId"] == session
+            assert hub.refusal("enableClient", {"clientId": "carol"}) == (
+                "CONFLICT",
+                "wgPublicKey: a WireGuard peer has this key",
+            )
+            assert hub.result("listRegisteredClients") == before
             hub.result(
                 "setClientRateLimit", {"clientId": "alice", "rateBytesPerSec": 10**6, "burstBytes": 10**5}
             )
             assert hub.result("getClientTelemetry", {"clientId": "alice"})["burstBytes"] == 10**5
+            assert hub.event("error")["message"].startswith("the audit log: ")
+            assert "not in the audit log: 'setClientRateLimit' of uid 0, client 'alice'" in daemon.errors
             assert await answers(topology, GATEWAY)
             assert (await alice.get_status()).state is TunnelState.CONNECTED
             filler.unlink()

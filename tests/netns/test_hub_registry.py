@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,34 +198,144 @@ def test_another_subnet_and_back(tmp_path: Path) -> None:
         assert everything(hub)["total"] == 3
 
 
+LEFT_OUT = "client 'alice' is left out: assignedIp: '10.8.0.2' is not a client address of the subnet"
+
+
+def test_a_client_that_is_left_out(tmp_path: Path) -> None:
+    """The registry has it; what needs it in the hub says that it is left out, and why; it can come back."""
+    require_namespaces()
+    old = lone_config(tmp_path)
+    limit = ALICE | {"rateBytesPerSec": 10**6, "burstBytes": 10**5}
+    with lone_daemon(tmp_path) as daemon, daemon.connect() as hub:
+        hub.result("start", old)
+        entry = hub.result("createClient", ALICE)["entry"]
+        hub.result("stop")
+        hub.result("start", old | {"subnet": "10.9.0.0/16"})
+        assert hub.event("error") == {"message": LEFT_OUT, "code": "INVALID_PARAMS"}
+        assert hub.result("getClient", ALICE) == entry
+        assert everything(hub) == {"clients": [entry], "total": 1}
+        before = read_audit(tmp_path / "registry.db")
+        for method, params in (
+            ("exportClientConfig", ALICE | {"format": "smartvpn"}),
+            ("exportClientConfig", ALICE | {"format": "wireguard"}),
+            ("disconnectClient", ALICE),
+            ("setClientRateLimit", limit),
+            ("removeClientRateLimit", ALICE),
+        ):
+            assert hub.refusal(method, params) == ("INVALID_STATE", LEFT_OUT)
+        assert read_audit(tmp_path / "registry.db") == before
+        assert hub.refusal("createClient", ALICE)[0] == "ALREADY_EXISTS"
+        own = {"clientId": "bob", "publicKey": entry["publicKey"]}
+        assert hub.refusal("createClient", own)[0] == "CONFLICT"
+        moved = hub.result("updateClient", ALICE | {"update": {"assignedIp": "10.9.0.2"}})
+        assert moved == entry | {"assignedIp": "10.9.0.2"}
+        hub.result("setClientRateLimit", limit)
+        hub.result("exportClientConfig", ALICE | {"format": "wireguard"})
+        assert hub.result("createClient", {"clientId": "bob"})["entry"]["assignedIp"] == "10.9.0.3"
+
+
+def test_the_address_of_a_client_that_is_left_out_is_its_own(tmp_path: Path) -> None:
+    """Left out for another reason it keeps its place in the subnet: nobody else is given it."""
+    require_namespaces()
+    config = lone_config(tmp_path)
+    with lone_daemon(tmp_path) as daemon, daemon.connect() as hub:
+        hub.result("start", config)
+        hub.result("createClient", ALICE)
+        hub.result("createClient", {"clientId": "bob"})
+        hub.result("stop")
+        with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as database, database:
+            database.execute("UPDATE clients SET public_key = 'damaged' WHERE client_id = 'alice'")
+        hub.result("start", config)
+        assert "client 'alice' is left out: is not a key" in hub.event("error")["message"]
+        assert hub.result("createClient", {"clientId": "carol"})["entry"]["assignedIp"] == "10.8.0.4"
+        taken = ("CONFLICT", "assignedIp: '10.8.0.2' is taken")
+        assert hub.refusal("createClient", {"clientId": "d", "assignedIp": "10.8.0.2"}) == taken
+        assert hub.refusal("updateClient", {"clientId": "bob", "update": {"assignedIp": "10.8.0.2"}}) == taken
+        code, error = hub.refusal("getClient", ALICE)
+        assert (code, "damaged" in error) == ("INTERNAL", True)
+
+
+def wireguard_config(folder: Path, **changes: Any) -> dict[str, Any]:
+    """As `lone_config`, with WireGuard."""
+    config = lone_config(folder, transportMode="wireguard", serverEndpoint="192.0.2.9", wgListenPort=0)
+    return config | changes
+
+
+# both or neither
+
+
+def test_what_the_engine_refuses_is_not_written(tmp_path: Path) -> None:
+    """A key that a WireGuard peer took while the client was disabled: CONFLICT, nothing is written."""
+    require_namespaces()
+    key = public_key()
+    with lone_daemon(tmp_path) as daemon, daemon.connect() as hub:
+        hub.result("start", wireguard_config(tmp_path))
+        hub.result("createClient", ALICE | {"wgPublicKey": key, "enabled": False})
+        peer = {"publicKey": key, "allowedIps": ["10.60.0.0/24"]}
+        hub.result("addWgPeer", peer)
+        before, records = everything(hub), read_audit(tmp_path / "registry.db")
+        reason = ("CONFLICT", "wgPublicKey: a WireGuard peer has this key")
+        assert hub.refusal("enableClient", ALICE) == reason
+        assert hub.refusal("updateClient", ALICE | {"update": {"tags": ["t"]}}) == reason
+        assert hub.refusal("updateClient", ALICE | {"update": {"assignedIp": "10.8.0.9"}}) == reason
+        assert (everything(hub), read_audit(tmp_path / "registry.db")) == (before, records)
+        assert hub.result("createClient", {"clientId": "bob", "assignedIp": "10.8.0.9"})
+        hub.result("rotateClientKey", ALICE)
+        hub.result("enableClient", ALICE)
+        assert hub.refusal("createClient", {"clientId": "c", "wgPublicKey": key}) == reason
+        hub.result("removeWgPeer", {"publicKey": key})
+        hub.result("createClient", {"clientId": "c", "wgPublicKey": key})
+
+
 # records
 
 
-def test_every_command_is_on_record(hub: Connection, tmp_path: Path) -> None:
-    """Each with its name and what it changed, and no secret among it."""
-    bundle = hub.result("createClient", ALICE | {"description": "d"})
-    hub.result("updateClient", ALICE | {"update": {"tags": ["t"]}})
-    hub.result("disableClient", ALICE)
-    hub.result("enableClient", ALICE)
-    rotated = hub.result("rotateClientKey", ALICE)
-    hub.result("setClientRateLimit", ALICE | {"rateBytesPerSec": 10**6, "burstBytes": 10**5})
-    hub.result("removeClientRateLimit", ALICE)
-    hub.result("removeClient", ALICE)
-    records = [(record.action, record.detail) for record in read_audit(tmp_path / "registry.db", "alice")]
+def test_every_command_is_on_record(tmp_path: Path) -> None:
+    """Each with its name and what it changed, and no secret among it; what only reads has none."""
+    require_namespaces()
+    peer, psk = {"publicKey": public_key(), "allowedIps": ["10.60.0.0/24"]}, public_key()
+    with lone_daemon(tmp_path) as daemon, daemon.connect() as hub:
+        hub.result("start", wireguard_config(tmp_path))
+        bundle = hub.result("createClient", ALICE | {"description": "d"})
+        hub.result("updateClient", ALICE | {"update": {"tags": ["t"]}})
+        hub.result("updateClient", ALICE | {"update": {"assignedIp": "10.8.0.9"}})
+        hub.result("disableClient", ALICE)
+        hub.result("enableClient", ALICE)
+        rotated = hub.result("rotateClientKey", ALICE)
+        hub.result("setClientRateLimit", ALICE | {"rateBytesPerSec": 10**6, "burstBytes": 10**5})
+        hub.result("removeClientRateLimit", ALICE)
+        hub.result("addWgPeer", peer | {"presharedKey": psk})
+        hub.result("removeWgPeer", {"publicKey": peer["publicKey"]})
+        for method in ("getClient", "getClientTelemetry"):
+            hub.result(method, ALICE)
+        for method in ("getStatus", "getStatistics", "listClients", "listWgPeers", "generateClientKeypair"):
+            hub.result(method)
+        hub.result("exportClientConfig", ALICE | {"format": "wireguard"})
+        everything(hub)
+        hub.result("removeClient", ALICE)
+        hub.result("stop")
+    records = [
+        (record.action, record.client_id, record.detail) for record in read_audit(tmp_path / "registry.db")
+    ]
     entry = {name: value for name, value in bundle["entry"].items() if name != "clientId"}
     keys = {name: rotated["entry"][name] for name in ("publicKey", "wgPublicKey")}
     assert records[::-1] == [
-        ("createClient", entry),
-        ("updateClient", {"tags": ["t"]}),
-        ("disableClient", {"enabled": False}),
-        ("enableClient", {"enabled": True}),
-        ("rotateClientKey", keys),
-        ("setClientRateLimit", {"bytesPerSec": 10**6, "burstBytes": 10**5}),
-        ("removeClientRateLimit", {}),
-        ("removeClient", {}),
+        ("start", None, {}),
+        ("createClient", "alice", entry),
+        ("updateClient", "alice", {"tags": ["t"]}),
+        ("updateClient", "alice", {"assignedIp": "10.8.0.9"}),
+        ("disableClient", "alice", {"enabled": False}),
+        ("enableClient", "alice", {"enabled": True}),
+        ("rotateClientKey", "alice", keys),
+        ("setClientRateLimit", "alice", {"bytesPerSec": 10**6, "burstBytes": 10**5}),
+        ("removeClientRateLimit", "alice", {}),
+        ("addWgPeer", None, peer),
+        ("removeWgPeer", None, {"publicKey": peer["publicKey"]}),
+        ("removeClient", "alice", {}),
+        ("stop", None, {}),
     ]
     contents = b"".join(child.read_bytes() for child in tmp_path.glob("registry.db*"))
-    for secret in (*bundle["secrets"].values(), *rotated["secrets"].values()):
+    for secret in (*bundle["secrets"].values(), *rotated["secrets"].values(), psk):
         assert secret.encode() not in contents
 
 
@@ -260,8 +372,10 @@ def test_the_record_names_the_user_at_the_socket(tmp_path: Path) -> None:
         subprocess.run(command, timeout=TIMEOUT, check=True)
     records = read_audit(tmp_path / "registry.db")
     assert [(record.action, record.client_id, record.uid) for record in records] == [
+        ("stop", None, 65534),  # the daemon's own end
         ("createClient", "bob", 65534),
         ("createClient", "alice", 0),
+        ("start", None, 0),
         ("start", "seed", 0),
     ]
 

@@ -88,6 +88,14 @@ SV_API void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics);
  * rules, another key end them). `assigned_ip` of the result is written to addr (SV_ADDR_TEXT_SIZE each; "" without IPv6). SV_E_EXISTS: another client has
  * this key or address. SV_E_FULL: no address left. SV_E_INVALID: detail names the pattern or field. Nothing changes on failure. */
 SV_API int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6);
+/* What a put of the entry would answer, its address apart; changes nothing. A caller that stores entries asks this first, stores, and then puts. */
+SV_API int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry);
+
+/* Takes an address of the subnet that no client has out of what is given to clients: no put gets it until it is released. SV_E_EXISTS: it is taken.
+ * SV_E_INVALID: it is no client address of the subnet. */
+SV_API int sv_hub_hold_address(sv_engine *engine, const char *address);
+/* Of an address that is held, and of no other. */
+SV_API void sv_hub_release_address(sv_engine *engine, const char *address);
 
 /* Ends its sessions with the Disconnect code and forgets it. SV_E_NOT_FOUND. */
 SV_API int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code);
@@ -110,6 +118,8 @@ typedef struct sv_wg_peer_config {
 /* Adds the peer, or replaces the one with this key, without disturbing any other. SV_E_STATE: the hub serves no WireGuard. SV_E_EXISTS: the key is a
  * client's, or an allowed IP another peer's. SV_E_INVALID: detail names the field. */
 SV_API int sv_hub_put_wg_peer(sv_engine *engine, const sv_wg_peer_config *peer);
+/* What a put of the peer would answer; changes nothing. */
+SV_API int sv_hub_check_wg_peer(sv_engine *engine, const sv_wg_peer_config *peer);
 /* SV_E_NOT_FOUND. */
 SV_API int sv_hub_remove_wg_peer(sv_engine *engine, const uint8_t *public_key);
 
