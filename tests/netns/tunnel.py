@@ -110,8 +110,12 @@ def serve_iperf(machine: Topology, role: str, *options: str) -> None:
 async def iperf(machine: Topology, address: str, *options: str, role: str = "client") -> dict[str, Any]:
     """One iperf3 run against `serve_iperf`; the `end` part of its JSON report."""
     command = ("iperf3", "-J", "-c", address, "-C", "cubic", "--connect-timeout", "5000", *options)
-    result = await asyncio.to_thread(machine.run, role, *command, check=False, timeout=120)
-    report = json.loads(result.stdout)
+    for _ in range(20):
+        result = await asyncio.to_thread(machine.run, role, *command, check=False, timeout=120)
+        report = json.loads(result.stdout)
+        if "Connection refused" not in report.get("error", ""):
+            break
+        await asyncio.sleep(0.5)  # between two clients the server does not listen for a moment
     assert "error" not in report, report["error"]
     end: dict[str, Any] = report["end"]
     return end
