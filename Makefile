@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test fuzz install clean
+.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test service-test fuzz install clean
 
 all: build
 
@@ -225,6 +225,13 @@ kernel-test: deps-test build
 	@$(VENV)/bin/python -m compileall -q smartvpn
 	$(VENV)/bin/python tests/kernel/vm.py env PYTHONPATH=$(CURDIR) PYTHONDONTWRITEBYTECODE=1 \
 	    $(CURDIR)/$(VENV)/bin/python $(CURDIR)/tests/kernel/check.py
+
+# The services under a running systemd, in the same machine: nothing of this one is started, stopped or written.
+service-test: deps-test build
+	@tools/apt-install qemu-system-x86
+	@$(VENV)/bin/python -m compileall -q smartvpn
+	$(VENV)/bin/python tests/kernel/vm.py --init /bin/sh $(CURDIR)/tests/kernel/systemd.sh $(CURDIR) \
+	    /opt/smartvpn/.venv/bin/python -P /opt/smartvpn/tests/kernel/service.py
 
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))

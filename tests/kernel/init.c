@@ -1,5 +1,6 @@
 /* The first process of tests/kernel/vm.py's machine: loads the modules of its initramfs, makes the host's files (read-only, but for what a tmpfs
- * covers) its root, and runs the command of /command there. The command's status is told on the console. */
+ * covers) its root, and runs the command of /command there. The command's status is told on the console. A command that begins with "exec "
+ * becomes the first process itself. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,8 +43,8 @@ static void enter_host(void)
 {
     mkdir("/host", 0755);
     mount_or_say("host", "/host", "virtiofs", MS_RDONLY);
-    if (chroot("/host") || chdir("/")) {
-        perror("init: chroot");
+    if (chdir("/host") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/")) {
+        perror("init: switch root");
     }
     mount_or_say("proc", "/proc", "proc", 0);
     mount_or_say("sys", "/sys", "sysfs", 0);
@@ -68,6 +69,9 @@ int main(void)
     enter_host();
     setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
     setenv("HOME", "/root", 1);
+    if (strncmp(command, "exec ", 5) == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+    }
     child = fork();
     if (child == 0) {
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);

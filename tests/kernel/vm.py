@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Run a command as root under a kernel that has WireGuard: python3 tests/kernel/vm.py COMMAND …
+"""Run a command as root under a kernel that has WireGuard: python3 tests/kernel/vm.py [--init] COMMAND …
 
 The kernel is Debian's for clouds, fetched by apt and unpacked under build/, never installed. QEMU runs it
-with this machine's files as its own, read-only; /tmp, /run, /root and /var/lib are its own. Ends with the
-command's status; 77 when there is no QEMU.
+with this machine's files as its own, read-only whatever is done in it; /tmp, /run, /root and /var/lib are
+its own. Ends with the command's status; 77 when there is no QEMU. With --init the command becomes the first
+process, and the status is what it writes to the console as `vm: status N`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ BUILT = ROOT / "build" / "kernel"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 SKIPPED = 77
 SECONDS = 1200
+# A guest's root may make its view writable; what it sees is not, even so.
+READ_ONLY = """
+    mkdir -p "$2" && mount --bind / "$2" && mount -o remount,bind,ro "$2" || exit
+    exec "$0" --socket-path="$1" -o source="$2" -o sandbox=chroot -o cache=auto
+"""
 NFT_MODULES = ["nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_rt", "nft_exthdr"]
 MODULES = ["virtio_pci", "virtiofs", "wireguard", "tun", "veth", *NFT_MODULES]
 
@@ -106,16 +112,7 @@ def run(command: str) -> int:
         ram, link = Path(folder) / "initramfs", Path(folder) / "fs.sock"
         ram.write_bytes(initramfs(image, command))
         files = subprocess.Popen(
-            [
-                VIRTIOFSD,
-                f"--socket-path={link}",
-                "-o",
-                "source=/",
-                "-o",
-                "sandbox=chroot",
-                "-o",
-                "cache=auto",
-            ],
+            ["unshare", "--mount", "sh", "-c", READ_ONLY, VIRTIOFSD, link, BUILT / "root"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -169,7 +166,8 @@ def main() -> int:
     if os.geteuid() != 0 or not shutil.which("qemu-system-x86_64") or not VIRTIOFSD.exists():
         print("vm: needs root and qemu-system-x86 (make kernel-test installs it)", file=sys.stderr)
         return SKIPPED
-    return run(shlex.join(sys.argv[1:]))
+    init = sys.argv[1:2] == ["--init"]
+    return run("exec " + shlex.join(sys.argv[2:]) if init else shlex.join(sys.argv[1:]))
 
 
 if __name__ == "__main__":
