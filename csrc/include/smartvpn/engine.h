@@ -72,7 +72,8 @@ typedef struct sv_statistics {
     uint64_t keepalives_sent, keepalives_received;
     uint64_t uptime_secs;
     uint64_t active_sessions, total_sessions;
-    uint64_t handshakes, bad_handshakes; /* hub: message 1 that opened / did not, or was over the limits */
+    uint64_t handshakes,
+        bad_handshakes; /* hub: message 1 that opened / did not, or was over the limits, or did not come since QUIC's own handshake failed */
     uint64_t half_open;
     uint64_t icmp_too_big_sent;
     sv_drops drops;
