@@ -72,7 +72,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg kernel-test service-test fuzz install clean
+.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg asan-quic tsan-quic kernel-test service-test fuzz install clean
 
 all: build
 
@@ -218,6 +218,16 @@ asan-wg tsan-wg: %-wg: deps-test build
 	    TSAN_OPTIONS=log_path=$(CURDIR)/build/$*/report $(VENV)/bin/python -m pytest tests/netns/test_wg_device.py \
 	    tests/netns/test_wg_hostile.py -k "not FAST and not fast"
 	@! cat build/$*/report.* 2>/dev/null
+
+# The engine over QUIC under a sanitizer: real tunnels, half-open links, peers that forge. ngtcp2 is built anew for it, with the sanitizer; GnuTLS is the
+# system's, and not looked into.
+QUIC_TESTS := engine_tunnel_quic engine_half_open transport_quic_hostile transport_quic_link transport_quic_path \
+              transport_quic_stuck transport_quic_upstream
+asan-quic tsan-quic: %-quic: deps-build
+	@CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE_$*)" vendor/ngtcp2 get $(CURDIR)/build/$*-quic/vendor
+	@$(MAKE) -j$(JOBS) --no-print-directory $(QUIC_TESTS:%=build/$*-quic/tests/test_%) BUILD=build/$*-quic CACHE=$(CURDIR)/build/$*-quic/vendor \
+	    CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE_$*)"
+	@set -e; for test in $(QUIC_TESTS); do build/$*-quic/tests/test_$$test; done
 
 # The hub on the kernel's WireGuard, under a kernel of Debian's in QEMU.
 kernel-test: deps-test build

@@ -60,6 +60,14 @@ static void add_live(struct sv_engine *engine, sv_statistics *sum)
     }
 }
 
+/* What did not get as far as message 1. */
+static uint64_t bad_quic(const struct sv_worker *worker)
+{
+    const struct sv_quic_counters *counters = worker->quic ? sv_quic_server_counters(worker->quic) : NULL;
+
+    return counters ? counters->failed + counters->refused : 0;
+}
+
 void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)
 {
     struct sv_hub *hub = engine->hub;
@@ -75,6 +83,7 @@ void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)
     }
     for (size_t i = 0; i < engine->worker_count; i++) {
         statistics->half_open += atomic_load(&engine->workers[i].half_open);
+        statistics->bad_handshakes += bad_quic(&engine->workers[i]);
     }
 }
 

@@ -34,22 +34,23 @@ struct sv_quic_server_config {
 
 struct sv_quic_server;
 
-/* What came to nothing, and why. */
+/* What came to nothing, and why. Any thread may look. */
 struct sv_quic_counters {
-    uint64_t accepted; /* connections begun */
-    uint64_t dropped;  /* datagrams that are nothing, or too many newcomers at once */
-    uint64_t strays;   /* of another worker's connections */
-    uint64_t versions; /* of QUIC that we do not speak */
-    uint64_t retries;  /* newcomers that were asked to prove their address */
-    uint64_t refused;  /* newcomers that were not admitted, or whose proof was bad */
-    uint64_t resets;   /* packets of connections that are gone */
+    _Atomic uint64_t accepted; /* connections begun */
+    _Atomic uint64_t failed;   /* of them: ended in their handshake */
+    _Atomic uint64_t dropped;  /* datagrams that are nothing, or too many newcomers at once */
+    _Atomic uint64_t strays;   /* of another worker's connections */
+    _Atomic uint64_t versions; /* of QUIC that we do not speak */
+    _Atomic uint64_t retries;  /* newcomers that were asked to prove their address */
+    _Atomic uint64_t refused;  /* newcomers that were not admitted, or whose proof was bad */
+    _Atomic uint64_t resets;   /* packets of connections that are gone */
 };
 
 /* SV_E_IN_USE, SV_E_PERMISSION, SV_E_INVALID (certificate or key), SV_E_UNSUPPORTED with words. */
 int sv_quic_server_open(struct sv_quic_server **server, struct sv_loop *loop,
                         const struct sv_quic_server_config *config);
 uint16_t sv_quic_server_port(const struct sv_quic_server *server);
-/* On the server's own thread; the connections in their handshake as what admit asks. */
+/* Connections in their handshake, as what admit asks; on the server's own thread. */
 size_t sv_quic_server_opening(const struct sv_quic_server *server);
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server);
 void sv_quic_server_stop_accepting(struct sv_quic_server *server);

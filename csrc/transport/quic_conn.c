@@ -62,14 +62,18 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Nothing of ngtcp2's can be done in time while the socket is full: it is looked at when there is room. The link's own limits hold. */
 void sv_quic_conn_arm(struct sv_quic_conn *conn)
 {
     uint64_t at = sooner(conn->give_up_at, stalled_at(conn));
 
     if (conn->state == SV_QUIC_CLOSED) {
         at = 0;
-    } else if (conn->quic) {
+    } else if (conn->quic && !conn->side->tx.stuck) {
         at = sooner(at, ngtcp2_conn_get_expiry2(conn->quic));
+    }
+    if (conn->quic && conn->side->tx.stuck) {
+        sv_quic_conn_queue(conn);
     }
     sv_heap_set(&conn->side->deadlines, &conn->deadline, at);
     arm(conn->side);
@@ -341,7 +345,7 @@ static void work_one(struct sv_quic_conn *conn)
         return;
     }
     if (conn->side->tx.stuck) {
-        sv_quic_conn_queue(conn);
+        sv_quic_conn_arm(conn);
         return;
     }
     sv_quic_conn_learn_path(conn);

@@ -258,15 +258,17 @@ void sv_quic_write(struct sv_quic_conn *conn)
 {
     unsigned writes = 0;
 
-    if (!can_write(conn) || !begin(conn)) {
+    if (!can_write(conn)) {
         return;
     }
-    finish_packet(conn);
-    while (can_write(conn) && !tx_of(conn)->stuck && write_packet(conn)) {
-        if (++writes == WRITES_PER_TURN) {
-            sv_quic_conn_queue(conn);
-            break;
+    if (begin(conn)) {
+        finish_packet(conn);
+        while (can_write(conn) && !tx_of(conn)->stuck && writes < WRITES_PER_TURN && write_packet(conn)) {
+            writes++;
         }
+    }
+    if (can_write(conn) && (tx_of(conn)->stuck || writes == WRITES_PER_TURN)) {
+        sv_quic_conn_queue(conn); /* goes on in the next turn, or when the socket has room */
     }
 }
 

@@ -96,6 +96,7 @@ void sv_quic_peer_free(struct sv_quic_peer *peer)
 {
     struct sv_quic_server *server = sv_quic_server_of(peer->conn.side);
 
+    server->counters.failed += peer->opening;
     no_longer_opening(peer);
     remove_first_id(peer);
     if (peer->conn.quic) {

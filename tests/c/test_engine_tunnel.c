@@ -1,5 +1,6 @@
 /* A hub and a client as engines, each in a network namespace of its own, joined by a veth pair: packets cross while entries, limits and
- * sessions change under them. Made for the sanitizers: the workers, the control thread and the callers meet here. */
+ * sessions change under them. Made for the sanitizers: the workers, the control thread and the callers meet here. Over WebSocket, or what
+ * test_engine_tunnel_quic.c makes of it. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
@@ -18,6 +19,13 @@
 
 #include "tests/c/check.h"
 
+#ifdef OVER_QUIC
+static const bool over_quic = true;
+#else
+static const bool over_quic = false;
+#endif
+
+enum { CERTIFICATE_MAX = 8192 };
 enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 10, PIECE = 20000, BURST = 16, WAIT_MS = 40000 };
 
 /* Times that the hub's half waits for pieces, and so how many the client's has checked at least. */
@@ -174,8 +182,11 @@ static void *blast_datagrams(void *arg)
 
 static sv_engine *open_client(void)
 {
-    sv_client_config config = {
-        .server_url = "ws://10.97.0.1:7443/any/path", .instance = {1}, .tun_name = "etc0"};
+    sv_client_config config = {.transport = over_quic ? SV_CLIENT_QUIC : SV_CLIENT_WEBSOCKET,
+                               .server_url = over_quic ? NULL : "ws://10.97.0.1:7443/any/path",
+                               .quic_addr = over_quic ? "10.97.0.1:7443" : NULL,
+                               .instance = {1},
+                               .tun_name = "etc0"};
     sv_engine *engine;
 
     memcpy(config.server_key, hub_public, 32);
@@ -230,13 +241,20 @@ static int client_half(int go)
 
 static sv_engine *open_hub(void)
 {
+    static char cert[CERTIFICATE_MAX], key[CERTIFICATE_MAX];
     sv_server_config config = {
         .listen_addr = "10.97.0.1:7443", .subnet = "10.96.0.0/24", .workers = 2, .tun_name = "eth_hub"};
     sv_engine *engine;
 
+    if (over_quic) {
+        CHECK_EQ(sv_make_certificate(cert, key), 0);
+        config.quic_listen_addr = config.listen_addr;
+        config.quic_cert = cert;
+        config.quic_key = key;
+    }
     memcpy(config.private_key, hub_private, 32);
     CHECK_EQ(sv_server_open(&engine, &config), 0);
-    CHECK_EQ(sv_engine_port(engine), PORT);
+    CHECK_EQ(over_quic ? sv_engine_quic_port(engine) : sv_engine_port(engine), PORT);
     shell("ip address add 10.96.0.1/24 dev %s; ip link set eth_hub mtu 1420 up", sv_engine_tun_name(engine),
           0);
     return engine;
@@ -395,6 +413,10 @@ int main(void)
     int ready[2], go[2], status = 1;
     char byte = 0;
 
+    if (over_quic && !sv_engine_has_quic()) {
+        CHECK(!sv_engine_has_quic());
+        return CHECK_DONE("engine_tunnel, without QUIC");
+    }
     if (unshare(CLONE_NEWNET)) {
         fprintf(stderr, "engine_tunnel: network namespaces need root: %s\n", strerror(errno));
         return 1;

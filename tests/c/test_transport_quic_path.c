@@ -6,7 +6,7 @@
 
 #include "tests/c/quic_fixture.h"
 
-enum { REBINDS = 24, WORKERS = 2, CLIENTS = 16 };
+enum { REBINDS = 24, WORKERS = 2, CLIENTS = 16, FLOW = 64, LATE_MAX = 10000000 };
 
 static void exchange(struct quic_end *client, const char *text)
 {
@@ -39,6 +39,37 @@ static void a_link_moves_with_its_client(void)
     CHECK_EQ(moves, REBINDS);
     CHECK(quic.accepted.paths_asked >= REBINDS);
     CHECK(!quic.accepted.closed && !quic.dialed.closed);
+    quic_close_all();
+}
+
+/* Packets on their way all the time, both ways: the path loses none, and so do the moves. */
+static void no_datagram_is_lost_by_moving(void)
+{
+    uint8_t bytes[900] = {0};
+    size_t sent = 0;
+
+    quic_open_pair();
+    exchange(&quic.dialed, "before");
+    for (unsigned i = 0; i < REBINDS; i++) {
+        uint16_t before = quic.accepted.link->remote_port;
+        unsigned late = 0;
+
+        for (unsigned j = 0; j < 2 * FLOW || quic.accepted.link->remote_port == before; j++) {
+            if (j == FLOW) {
+                sv_quic_client_rebind(quic.dialed.link);
+            }
+            if (sent < quic.dialed.datagrams + FLOW && sent < quic.accepted.datagrams + FLOW) {
+                CHECK_EQ(quic_send_datagram(&quic.dialed, bytes, sizeof bytes), 0);
+                CHECK_EQ(quic_send_datagram(&quic.accepted, bytes, sizeof bytes), 0);
+                sent++;
+            } else if (++late == LATE_MAX) {
+                break;
+            }
+            uv_run(&quic.loop.uv, UV_RUN_NOWAIT);
+        }
+        CHECK(quic.accepted.link->remote_port != before);
+    }
+    QUIC_WAIT(quic.accepted.datagrams == sent + 1 && quic.dialed.datagrams == sent);
     quic_close_all();
 }
 
@@ -228,6 +259,7 @@ static void workers_share_a_port(void)
 int main(void)
 {
     RUN(a_link_moves_with_its_client);
+    RUN(no_datagram_is_lost_by_moving);
     RUN(rebinds_in_one_turn_end_at_the_last);
     RUN(a_path_that_is_refused_ends_the_link);
     RUN(a_restarted_server_is_noticed);

@@ -1,0 +1,3 @@
+/* The same over QUIC. */
+#define OVER_QUIC
+#include "tests/c/test_engine_tunnel.c"
