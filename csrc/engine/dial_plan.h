@@ -29,8 +29,8 @@ struct sv_dial_plan {
     struct sv_dial_try tries[SV_DIAL_WAYS];
     enum sv_dial_way carrier; /* of the live link */
     bool suspect;             /* the live link looks dead: another one is wanted */
-    bool moving;              /* the live link is of another network: another one is wanted until there is one */
-    bool websocket_first;     /* QUIC did not work here: WebSocket does not wait for it */
+    bool moving;          /* the live link is of another network: another one is wanted until there is one */
+    bool websocket_first; /* QUIC did not work here: WebSocket does not wait for it */
     bool stopped;
     uint64_t quic_pause, quic_from; /* ns: the last pause; when QUIC may be tried again */
     uint64_t quic_since;            /* when it won */

@@ -120,11 +120,19 @@ class Talk:
         role: str = "hub",
         programs: tuple[str, str] = (ECHO, TALK),
     ) -> None:
-        echo = machine.popen(role, sys.executable, "-c", programs[0], target, stdout=subprocess.PIPE, text=True)
+        echo = machine.popen(
+            role, sys.executable, "-c", programs[0], target, stdout=subprocess.PIPE, text=True
+        )
         assert echo.stdout is not None
         assert echo.stdout.readline() == "ready\n"
         self._talk = machine.popen(
-            "client", sys.executable, "-c", programs[1], target, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            "client",
+            sys.executable,
+            "-c",
+            programs[1],
+            target,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert self._talk.stdout is not None
         os.set_blocking(self._talk.stdout.fileno(), False)
@@ -215,7 +223,7 @@ async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
 @pytest.mark.parametrize("programs", [(ECHO, TALK), (POUR, DRINK)], ids=["talk", "download"])
 @pytest.mark.parametrize("deaf", ["hub", "client", "both"])
 async def test_failover_to_websocket(topology: Topology, deaf: str, programs: tuple[str, str]) -> None:
-    """UDP is dropped in the midst of a connection, one way or both: it goes on over WebSocket, with the same address."""
+    """UDP is dropped in the midst of it: a connection goes on over WebSocket, at the same address."""
     async with tunnel_on(topology, transportMode="both") as (server, client):
         before = await client.get_status()
         talk = Talk(topology, programs=programs)
@@ -398,17 +406,19 @@ async def test_a_hub_that_ends_each_session_at_once(topology: Topology, mode: st
 
 
 async def test_interfaces_that_come_and_go(topology: Topology) -> None:
-    """Others' interfaces, addresses and routes change all the time, as containers make them: a slow connect is not begun anew by each.
+    """Interfaces come and go, as containers make them: a slow connect is not begun anew by each.
 
     The hub takes the first SYN and Initial of every attempt for lost, so an attempt needs about a second.
     """
     async with hub_on(topology, transportMode="both") as server:
         bundle = await server.create_client("alice")
         slow = (
-            "add table inet block; add set inet block seen { type ipv4_addr . inet_proto . inet_service; timeout 1m; "
-            "flags dynamic; }; add chain inet block in { type filter hook input priority -300; }; "
-            "add rule inet block in meta l4proto { tcp, udp } th dport 7443 ip saddr . meta l4proto . th sport "
-            "!= @seen add @seen { ip saddr . meta l4proto . th sport } counter drop"
+            "add table inet block; add set inet block seen { "
+            "type ipv4_addr . inet_proto . inet_service; timeout 1m; flags dynamic; }; "
+            "add chain inet block in { type filter hook input priority -300; }; "
+            "add rule inet block in meta l4proto { tcp, udp } th dport 7443 "
+            "ip saddr . meta l4proto . th sport != @seen "
+            "add @seen { ip saddr . meta l4proto . th sport } counter drop"
         )
         topology.run("hub", "nft", slow)
         churn = topology.popen("client", "sh", "-c", CHURN)
