@@ -7,6 +7,7 @@ enum {
     QUIC_PATIENCE_MS = 3000, /* where WebSocket is there as well */
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
+    LIVE_PROVEN_S = 5, /* a session that ends sooner is a failure: the next pause is a longer one */
     QUIC_PAUSE_FIRST_S = 60,
     QUIC_PAUSE_MAX_S = 3600,
     QUIC_PROVEN_S = 600, /* carried for so long, QUIC's next pause is a first one again */
@@ -52,6 +53,11 @@ static void schedule(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t a
 
 /* ---- what is wanted ---- */
 
+static bool wants_link(const struct sv_dial_plan *plan)
+{
+    return plan->carrier == SV_DIAL_NONE || plan->suspect || plan->moving;
+}
+
 static void race(struct sv_dial_plan *plan, uint64_t now)
 {
     bool quic = plan->may[SV_DIAL_QUIC] && (!both(plan) || now >= plan->quic_from);
@@ -68,6 +74,14 @@ static void race(struct sv_dial_plan *plan, uint64_t now)
 void sv_dial_plan_connect(struct sv_dial_plan *plan, uint64_t now)
 {
     plan->suspect = plan->carrier != SV_DIAL_NONE;
+    if (!plan->stopped) {
+        race(plan, now);
+    }
+}
+
+void sv_dial_plan_move(struct sv_dial_plan *plan, uint64_t now)
+{
+    plan->moving = plan->carrier != SV_DIAL_NONE;
     if (!plan->stopped) {
         race(plan, now);
     }
@@ -150,17 +164,18 @@ static enum sv_dial_act due(struct sv_dial_plan *plan, enum sv_dial_way way, uin
     return SV_DIAL_NOTHING;
 }
 
-/* Beside WebSocket, which carries, QUIC is tried as soon as its pause is over. */
+/* Beside WebSocket, which carries, QUIC is tried as soon as its pause is over; with the next race, if one is to come. */
 static bool wants_quic(const struct sv_dial_plan *plan)
 {
-    return plan->carrier == SV_DIAL_WEBSOCKET && both(plan) && !sv_dial_plan_busy(plan) && !plan->stopped;
+    return plan->carrier == SV_DIAL_WEBSOCKET && both(plan) && !sv_dial_plan_busy(plan) && !plan->stopped &&
+           plan->again_at == SV_NEVER;
 }
 
 enum sv_dial_act sv_dial_plan_next(struct sv_dial_plan *plan, uint64_t now, enum sv_dial_way *way)
 {
     if (now >= plan->again_at) {
         plan->again_at = SV_NEVER;
-        if (plan->carrier == SV_DIAL_NONE || plan->suspect) {
+        if (wants_link(plan)) {
             race(plan, now);
         }
     }
@@ -233,11 +248,18 @@ bool sv_dial_plan_failed(struct sv_dial_plan *plan, enum sv_dial_way way, uint64
     if (other->start_at != SV_NEVER && other->start_at > now) {
         other->start_at = now;
     }
-    if (plan->stopped || in_race(other) || (plan->carrier != SV_DIAL_NONE && !plan->suspect)) {
+    if (plan->stopped || in_race(other) || !wants_link(plan)) {
         return false;
     }
     nothing_works(plan, now, random);
     return true;
+}
+
+static void forgive(struct sv_dial_plan *plan, uint64_t now)
+{
+    if (now - plan->live_since >= LIVE_PROVEN_S * SV_NS_PER_S) {
+        plan->backoff_ms = 0;
+    }
 }
 
 /* WebSocket that was first does not end QUIC's attempt: QUIC is preferred if it completes within its time. */
@@ -247,10 +269,13 @@ void sv_dial_plan_won(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t 
 
     plan->tries[way].running = false;
     plan->tries[way].give_up_at = SV_NEVER;
+    if (plan->carrier == SV_DIAL_NONE) {
+        plan->live_since = now;
+    }
+    forgive(plan, now);
     plan->carrier = way;
-    plan->suspect = false;
+    plan->suspect = plan->moving = false;
     plan->again_at = SV_NEVER;
-    plan->backoff_ms = 0;
     other->start_at = SV_NEVER;
     if (way == SV_DIAL_QUIC) {
         plan->quic_since = now;
@@ -265,8 +290,9 @@ void sv_dial_plan_won(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t 
 
 bool sv_dial_plan_lost(struct sv_dial_plan *plan, uint64_t now, uint32_t random)
 {
+    forgive(plan, now);
     plan->carrier = SV_DIAL_NONE;
-    plan->suspect = false;
+    plan->suspect = plan->moving = false;
     if (plan->stopped || plan->again_at != SV_NEVER) {
         return false;
     }

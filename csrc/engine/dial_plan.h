@@ -29,12 +29,14 @@ struct sv_dial_plan {
     struct sv_dial_try tries[SV_DIAL_WAYS];
     enum sv_dial_way carrier; /* of the live link */
     bool suspect;             /* the live link looks dead: another one is wanted */
-    bool websocket_first;     /* QUIC did not work here: WebSocket does not wait for it */
+    bool moving;          /* the live link is of another network: another one is wanted until there is one */
+    bool websocket_first; /* QUIC did not work here: WebSocket does not wait for it */
     bool stopped;
     uint64_t quic_pause, quic_from; /* ns: the last pause; when QUIC may be tried again */
     uint64_t quic_since;            /* when it won */
     uint64_t leave_from; /* not before this is a degraded QUIC left again, when WebSocket did not work */
     uint64_t again_at;   /* the next race; SV_NEVER */
+    uint64_t live_since; /* ns: since when there has been a live link without a break */
     uint32_t backoff_ms;
 };
 
@@ -44,6 +46,8 @@ void sv_dial_plan_init(struct sv_dial_plan *plan, bool quic, bool websocket, uin
 
 /* A link is wanted: there is none, or it looks dead. A race that is under way goes on. */
 void sv_dial_plan_connect(struct sv_dial_plan *plan, uint64_t now);
+/* The same, because the live link belongs to another network: it is wanted whatever that link shows. */
+void sv_dial_plan_move(struct sv_dial_plan *plan, uint64_t now);
 /* The live link has shown that it is not dead. */
 void sv_dial_plan_calm(struct sv_dial_plan *plan);
 /* QUIC, which carries, has become bad: WebSocket is to take over. false: there is no other way now. */

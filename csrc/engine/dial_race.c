@@ -226,7 +226,7 @@ static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct
     dialer->has_resume = conn->session.peer_capabilities & SV_CAP_RESUME;
     memcpy(dialer->resume_id, conn->session.session_id, 16);
     sv_dial_plan_won(&dialer->plan, way_of(attempt), sv_clock_now());
-    sv_dialer_note_path(dialer);
+    sv_dialer_note_path(dialer, conn->link->path_remote);
     if (before && before != conn) {
         hand_queue_over(before, conn);
         sv_keep_resend(&before->keep, conn->worker, before->session.last_received);

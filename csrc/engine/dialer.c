@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "crypto/keys.h"
+#include "policy/prefix.h"
 #include "transport/quic.h"
 
 enum { HANDSHAKE_TIMEOUT_MS = 10000, MOVE_SECS = 10 };
@@ -77,26 +78,47 @@ static void move_to_new_network(struct sv_dialer *dialer)
         sv_session_probe(&dialer->active->session, now);
         sv_worker_mark_dirty(dialer->active);
     } else if (dialer->active) {
-        sv_dial_plan_connect(&dialer->plan, now);
+        sv_dial_plan_move(&dialer->plan, now);
     }
     sv_dialer_run(dialer);
 }
 
-/* By the outer address: that of the attempt under way is not known before it connects. */
-static bool look_at_path(struct sv_dialer *dialer)
+/* Whether the way has changed and there is one. */
+static bool look_at_way(struct sv_dial_path *path)
 {
     uint8_t source[16];
-    bool had = dialer->has_source;
+    bool had = path->there;
 
-    if (!dialer->active || !dialer->active->link) {
-        return true;
-    }
-    dialer->has_source = sv_source_address(source, dialer->active->link->path_remote) == 0;
-    if (!dialer->has_source || (had && memcmp(source, dialer->source, 16) == 0)) {
+    path->there = sv_source_address(source, path->remote) == 0;
+    if (!path->there || (had && memcmp(source, path->source, 16) == 0)) {
         return false;
     }
-    memcpy(dialer->source, source, 16);
+    memcpy(path->source, source, 16);
     return true;
+}
+
+/* By our address on the way to the hub. Where that is not known, as before the first link, by the way to addresses that stand for any. */
+static bool look_at_paths(struct sv_dialer *dialer)
+{
+    bool hub = look_at_way(&dialer->paths[SV_PATH_HUB]);
+    bool any4 = look_at_way(&dialer->paths[SV_PATH_ANY4]), any6 = look_at_way(&dialer->paths[SV_PATH_ANY6]);
+
+    return hub || (!(dialer->active && dialer->active->link) && (any4 || any6));
+}
+
+/* Addresses for documentation (RFC 5737, RFC 3849): nothing is ever sent there. */
+static void begin_paths(struct sv_dialer *dialer)
+{
+    sv_addr_parse(dialer->paths[SV_PATH_HUB].remote, "198.51.100.1");
+    sv_addr_parse(dialer->paths[SV_PATH_ANY4].remote, "198.51.100.1");
+    sv_addr_parse(dialer->paths[SV_PATH_ANY6].remote, "2001:db8::1");
+    look_at_paths(dialer);
+}
+
+void sv_dialer_note_path(struct sv_dialer *dialer, const uint8_t remote[16])
+{
+    memcpy(dialer->paths[SV_PATH_HUB].remote, remote, 16);
+    look_at_way(&dialer->paths[SV_PATH_HUB]);
 }
 
 static void on_network(void *ctx, bool slept)
@@ -108,14 +130,9 @@ static void on_network(void *ctx, bool slept)
         return;
     }
     sv_event_put(dialer->worker->engine, &event);
-    if (look_at_path(dialer) || slept) {
+    if (look_at_paths(dialer) || slept) {
         move_to_new_network(dialer);
     }
-}
-
-void sv_dialer_note_path(struct sv_dialer *dialer)
-{
-    dialer->has_source = sv_source_address(dialer->source, dialer->active->link->path_remote) == 0;
 }
 
 /* ---- trouble ---- */
@@ -317,6 +334,7 @@ int sv_dialer_new(struct sv_dialer **out, struct sv_worker *worker, const sv_cli
     if (!dialer->netwatch) {
         return SV_E_SYSTEM;
     }
+    begin_paths(dialer);
     return copy_config(dialer, config);
 }
 

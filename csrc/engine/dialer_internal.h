@@ -17,6 +17,15 @@ struct sv_dial_attempt {
     char why[SV_REASON_SIZE];
 };
 
+enum { SV_PATH_HUB, SV_PATH_ANY4, SV_PATH_ANY6, SV_PATHS };
+
+/* Which way packets leave. */
+struct sv_dial_path {
+    uint8_t remote[16]; /* to there */
+    uint8_t source[16]; /* our address */
+    bool there;         /* there is a way */
+};
+
 struct sv_dialer {
     struct sv_worker *worker;
     /* The configuration, copied. */
@@ -33,8 +42,7 @@ struct sv_dialer {
     struct sv_degrade degrade;
     struct sv_timer *timer; /* the plan's next step */
     struct sv_netwatch *netwatch;
-    uint8_t source[16]; /* our address on the way to the hub */
-    bool has_source;    /* there is a way */
+    struct sv_dial_path paths[SV_PATHS];
     bool
         clamped; /* a WebSocket link died of silence: the next ones send small segments, in case large ones get lost */
     bool stopped, ever_connected, has_resume;
@@ -60,8 +68,8 @@ static inline struct sv_dialer *sv_dialer_of(const struct sv_conn *conn)
 }
 
 /* dialer.c */
-/* Notes from which address the hub is reached now. */
-void sv_dialer_note_path(struct sv_dialer *dialer);
+/* Notes where the hub is, and from which address it is reached now. */
+void sv_dialer_note_path(struct sv_dialer *dialer, const uint8_t remote[16]);
 void sv_dialer_set_state(struct sv_dialer *dialer, sv_client_state state, int code, int error,
                          const char *reason);
 /* What is due by the plan is done, and the timer set for the next. */

@@ -280,6 +280,7 @@ static void one_way_alone(void)
         expect(SV_DIAL_START, way);
         sv_dial_plan_won(&plan, way, now);
         CHECK(!sv_dial_plan_degraded(&plan, now + S));
+        now += 5 * S;
         CHECK(sv_dial_plan_lost(&plan, now, 0));
         pass(50 * MS);
         expect(SV_DIAL_START, way);
@@ -294,6 +295,60 @@ static void lost_while_quic_is_tried(void)
     now += S;
     CHECK(!sv_dial_plan_lost(&plan, now, 0));
     CHECK_EQ(plan.tries[SV_DIAL_WEBSOCKET].start_at, now + 300 * MS);
+}
+
+/* A session that ends within five seconds is a failure like any other: pauses go on growing, until one has lasted. */
+static void sessions_that_end_at_once(void)
+{
+    uint64_t whole = 100;
+
+    begin(false, true, false);
+    for (int i = 0; i < 12; i++) {
+        expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+        sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
+        now += 4 * S;
+        CHECK(sv_dial_plan_lost(&plan, now, 0));
+        pass(whole / 2 * MS);
+        whole = whole * 2 < 30000 ? whole * 2 : 30000;
+    }
+    expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+    sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
+    now += 5 * S;
+    CHECK(sv_dial_plan_lost(&plan, now, 0));
+    pass(50 * MS);
+}
+
+/* WebSocket carries and the network changes: another link is wanted until there is one, however well the old one seems; QUIC that fails
+ * meanwhile is tried again later. */
+static void moving_with_websocket(void)
+{
+    begin(true, true, false);
+    connect_by(SV_DIAL_WEBSOCKET);
+    now += 3 * S;
+    expect(SV_DIAL_ABANDON, SV_DIAL_QUIC);
+    CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    now += 10 * S;
+    for (int i = 0; i < 2; i++) {
+        sv_dial_plan_network(&plan, now);
+        sv_dial_plan_move(&plan, now);
+        sv_dial_plan_calm(&plan);
+        expect(SV_DIAL_START, SV_DIAL_QUIC);
+        now += 300 * MS;
+        expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+        CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+        CHECK(sv_dial_plan_failed(&plan, SV_DIAL_WEBSOCKET, now, 0));
+        sv_dial_plan_calm(&plan);
+        expect_nothing();
+        pass(50 * MS);
+        expect(SV_DIAL_START, SV_DIAL_QUIC);
+        expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+        sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
+        CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+        expect_nothing();
+        pass(60 * S);
+        expect(SV_DIAL_START, SV_DIAL_QUIC);
+        CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    }
 }
 
 /* A stopped plan starts nothing, whatever is reported. */
@@ -327,6 +382,8 @@ int main(void)
     RUN(an_attempt_from_another_network);
     RUN(one_way_alone);
     RUN(lost_while_quic_is_tried);
+    RUN(sessions_that_end_at_once);
+    RUN(moving_with_websocket);
     RUN(stopped);
     return CHECK_DONE("engine/dial_plan");
 }

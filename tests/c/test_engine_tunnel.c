@@ -26,7 +26,7 @@ static const bool over_quic = false;
 #endif
 
 enum { CERTIFICATE_MAX = 8192 };
-enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 10, PIECE = 20000, BURST = 16, WAIT_MS = 40000 };
+enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 6, PIECE = 20000, BURST = 16, WAIT_MS = 40000 };
 
 /* Times that the hub's half waits for pieces, and so how many the client's has checked at least. */
 enum { PHASES = KICKS + 2 };

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from attrs import evolve
 
 from smartvpn.client import VpnClient
 from smartvpn.config import Transport
+from smartvpn.errors import SmartVpnError
 from smartvpn.server import VpnServer
 from smartvpn.types import TunnelState
 from tests.netns.topology import INTERNET, Topology
@@ -82,6 +85,18 @@ while True:
         assert piece, "the connection has ended"
         left -= len(piece)
     print(time.monotonic(), flush=True)
+"""
+
+CHURN = """
+while :; do
+    ip link add churn0 type veth peer name churn1
+    ip address add 172.31.7.1/24 dev churn0
+    ip link set churn0 up
+    ip link set churn1 up
+    sleep 0.05
+    ip link del churn0
+    sleep 0.05
+done
 """
 
 
@@ -208,7 +223,7 @@ async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
 @pytest.mark.parametrize("programs", [(ECHO, TALK), (POUR, DRINK)], ids=["talk", "download"])
 @pytest.mark.parametrize("deaf", ["hub", "client", "both"])
 async def test_failover_to_websocket(topology: Topology, deaf: str, programs: tuple[str, str]) -> None:
-    """UDP is dropped in the midst of a connection, one way or both: it goes on over WebSocket, with the same address."""
+    """UDP is dropped in the midst of it: a connection goes on over WebSocket, at the same address."""
     async with tunnel_on(topology, transportMode="both") as (server, client):
         before = await client.get_status()
         talk = Talk(topology, programs=programs)
@@ -370,3 +385,55 @@ async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any, mode:
             await transport_is(client, Transport(before))
             [session] = await second.list_clients()
             assert session.assigned_ip == address
+
+
+@pytest.mark.parametrize("mode", ["websocket", "quic"])
+async def test_a_hub_that_ends_each_session_at_once(topology: Topology, mode: str) -> None:
+    """The client comes back every time, after pauses that grow: not in a tight loop."""
+    async with tunnel_on(topology, transportMode=mode) as (server, client):
+        seen: set[str] = set()
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            for session in await server.list_clients():
+                if session.session_id not in seen:
+                    seen.add(session.session_id)
+                    with contextlib.suppress(SmartVpnError):
+                        await server.disconnect_client("alice")
+            await asyncio.sleep(0.005)
+        print(f"{len(seen)} sessions in 8 s, {mode}")
+        assert 3 <= len(seen) <= 10
+        await state_is(client, TunnelState.CONNECTED, 60)
+
+
+async def test_interfaces_that_come_and_go(topology: Topology) -> None:
+    """Interfaces come and go, as containers make them: a slow connect is not begun anew by each.
+
+    The hub takes the first SYN and Initial of every attempt for lost, so an attempt needs about a second.
+    """
+    async with hub_on(topology, transportMode="both") as server:
+        bundle = await server.create_client("alice")
+        slow = (
+            "add table inet block; add set inet block seen { "
+            "type ipv4_addr . inet_proto . inet_service; timeout 1m; flags dynamic; }; "
+            "add chain inet block in { type filter hook input priority -300; }; "
+            "add rule inet block in meta l4proto { tcp, udp } th dport 7443 "
+            "ip saddr . meta l4proto . th sport != @seen "
+            "add @seen { ip saddr . meta l4proto . th sport } counter drop"
+        )
+        topology.run("hub", "nft", slow)
+        churn = topology.popen("client", "sh", "-c", CHURN)
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            begin = time.monotonic()
+            await client.connect()
+            took = time.monotonic() - begin
+            print(f"connected in {took:.2f} s while interfaces come and go")
+            assert await answers(topology, GATEWAY)
+            [before] = await server.list_clients()
+            await asyncio.sleep(2)
+            [after] = await server.list_clients()
+            assert after.remote_addr == before.remote_addr or after.transport != before.transport
+        counted = topology.run("hub", "nft", "list", "chain", "inet", "block", "in").stdout
+        attempts = int(re.findall(r"packets (\d+)", counted)[0])
+        print(f"{attempts} attempts")
+        assert attempts <= 4
+        assert churn.poll() is None

@@ -1,8 +1,9 @@
 """The machine sleeps and wakes up: the tunnel is there again at once, and so are its name servers.
 
-Between tests nothing can be put to sleep. What a daemon sees of it is made: it is stopped for a while, the clock that
-goes on in sleep is ahead then, and the kernel tells those who wait for jumps of the wall clock, as it does at waking up
-(timerfd_create(2), TFD_TIMER_CANCEL_ON_SET): here because the clock is set by nothing.
+A test cannot put its machine to sleep. What a daemon sees of it is made: it is stopped for a while,
+the clock that goes on in sleep is ahead then, and the kernel tells those who wait for jumps of the wall
+clock, as it does at waking up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET):
+here because the clock is set by nothing.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def name_servers(machine: Topology) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["websocket", "quic", "both"])
 async def test_waking_up(topology: Topology, tmp_path: Path, mode: str) -> None:
-    """The link of before is dead, since whoever translated its addresses forgot it: another is there at once.
+    """The old link is dead, since its address translation was forgotten: another is there at once.
 
-    The network's own name servers came back in sleep, too; in the end they are what they were before the tunnel.
+    The network's own name servers came back in sleep; in the end they are what they were before.
     """
     sleeper = Sleeper(topology, tmp_path)
     before = topology.resolv_conf("client").read_text()
@@ -101,9 +102,7 @@ async def test_waking_up(topology: Topology, tmp_path: Path, mode: str) -> None:
 
             took = await talk.goes_on()
             await eventually(back)
-            print(
-                f"woken up, {mode}: traffic flows after {took:.2f} s, {time.monotonic() - begin:.2f} s in all"
-            )
+            print(f"woken up, {mode}: traffic after {took:.2f} s, all after {time.monotonic() - begin:.2f} s")
             assert took < 5
 
             async def moved() -> bool:
