@@ -80,8 +80,10 @@ void sv_aead_batch_begin(struct sv_aead_batch *batch, const uint8_t key[SV_AEAD_
 
 void sv_aead_batch_end(struct sv_aead_batch *batch)
 {
-    if (batch) {
+    if (batch && batch->key) {
         batch->key = NULL;
+        sv_wipe(batch->streams, (size_t)batch->made * batch->blocks * SV_KEYSTREAM_BLOCK);
+        batch->made = 0;
     }
 }
 

@@ -189,12 +189,23 @@ static void publish_news(struct sv_conn *conn)
 static uint64_t doubt_at(const struct sv_conn *conn)
 {
     uint64_t since = conn->link && !conn->worker->engine->server ? conn->link->unacked_since : 0;
+    uint64_t patience = sv_session_patience(&conn->session);
 
-    return since && !conn->session.suspect ? since + sv_session_patience(&conn->session) : SV_NEVER;
+    if (!since || conn->session.suspect) {
+        return SV_NEVER;
+    }
+    return since + patience + (conn->asked_for == since ? patience / 2 : 0);
 }
 
+/* What is lost on its own, or a peer that stands still for a moment, is no dead link: it is asked first. */
 static void doubt(struct sv_conn *conn)
 {
+    if (conn->asked_for != conn->link->unacked_since) {
+        conn->asked_for = conn->link->unacked_since;
+        sv_session_probe(&conn->session, conn->worker->loop.now);
+        sv_worker_mark_dirty(conn);
+        return;
+    }
     conn->link->unacked_since = conn->worker->loop.now;
     sv_session_doubt(&conn->session);
     sv_dialer_on_suspect(conn);

@@ -105,6 +105,7 @@ struct sv_conn {
     struct sv_cut *cut;        /* what goes as datagrams; NULL: the link has none */
     struct sv_queue *queue;    /* packets that wait for the link or the limiter; NULL until first needed */
     struct sv_keep keep;       /* what inner connections sent while nothing came back */
+    uint64_t asked_for;        /* the link's unacked_since that the peer was asked for; 0: none */
     struct sv_queue *up_queue; /* packets from the peer that wait for the limiter; NULL until first needed */
     struct sv_deadline deadline; /* in the worker's heap: the soonest of the session's and the limiter's */
     struct sv_conn *next_dirty;  /* in the worker's list of conns with something to flush */

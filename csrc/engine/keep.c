@@ -70,12 +70,24 @@ void sv_keep_move(struct sv_keep *to, struct sv_keep *from)
     *from = (struct sv_keep){0};
 }
 
+/* A client's rules may have changed since the packet was kept. */
+static bool may_still_go(struct sv_worker *worker, const struct sv_ip *ip)
+{
+    const struct sv_conn *sender;
+
+    if (!worker->engine->hub) {
+        return true;
+    }
+    sender = sv_hub_route(worker->engine, ip->src);
+    return sv_hub_check_destination(worker->engine->hub, sender ? sender->client : NULL, ip) == SV_PASS;
+}
+
 static void resend(struct sv_worker *worker, const struct sv_kept *kept)
 {
     struct sv_buf *buf = sv_buf_get(&worker->pool, kept->len);
     struct sv_ip ip;
 
-    if (buf && sv_ip_parse(&ip, kept->packet, kept->len) == 0) {
+    if (buf && sv_ip_parse(&ip, kept->packet, kept->len) == 0 && may_still_go(worker, &ip)) {
         memcpy(buf->data, kept->packet, kept->len);
         buf->end = buf->data + kept->len;
         sv_outbound_route(worker, &buf, &ip);

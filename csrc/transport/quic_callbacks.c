@@ -154,12 +154,18 @@ static int on_datagram(ngtcp2_conn *quic, uint32_t flags, const uint8_t *bytes, 
     return 0;
 }
 
+/* A datagram's id is its length. One that was taken for lost may be acknowledged after all, and leave twice. */
+static void leave_flight(struct sv_quic_conn *conn, uint64_t id)
+{
+    conn->datagrams_in_flight -= id < conn->datagrams_in_flight ? id : conn->datagrams_in_flight;
+}
+
 static int on_datagram_acked(ngtcp2_conn *quic, uint64_t id, void *user)
 {
     struct sv_quic_conn *conn = user;
 
     (void)quic;
-    (void)id;
+    leave_flight(conn, id);
     conn->link.datagrams_acked++;
     conn->link.unacked_since = 0;
     return 0;
@@ -170,8 +176,10 @@ static int on_datagram_lost(ngtcp2_conn *quic, uint64_t id, void *user)
     struct sv_quic_conn *conn = user;
 
     (void)quic;
-    (void)id;
+    leave_flight(conn, id);
     conn->link.datagrams_lost++;
+    conn->link.unacked_since =
+        0; /* lost is what something later was acknowledged before (RFC 9002, 6.1): the path lives */
     return 0;
 }
 

@@ -312,6 +312,7 @@ static void tell_writable(struct sv_quic_conn *conn)
     struct sv_link *link = &conn->link;
     bool tell = link->datagrams_blocked;
 
+    conn->near_full = false;
     link->datagrams_blocked = false;
     if (link->blocked && conn->backlog.unsent <= UNSENT_LOW && conn->backlog.held < UNACKED_MAX) {
         link->blocked = false;
@@ -334,7 +335,7 @@ static void write_all(struct sv_quic_conn *conn)
     if (conn->state == SV_QUIC_OPEN) {
         tell_writable(conn);
     }
-    if (!conn->link.datagrams_blocked || has_stream_bytes(conn)) {
+    if (!conn->link.datagrams_blocked || conn->near_full || has_stream_bytes(conn)) {
         sv_quic_write(conn);
     }
 }

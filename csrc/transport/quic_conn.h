@@ -112,8 +112,8 @@ struct sv_quic_conn {
     uint64_t progress_at; /* ns: when the peer last acknowledged stream bytes, or owed nothing */
     size_t burst;         /* bytes written since the pacer was told */
     enum sv_quic_pacing pacing;
-    size_t
-        near_room; /* bytes of datagrams that may be written before what is in flight is asked for again; where nothing paces */
+    uint64_t datagrams_in_flight;   /* bytes */
+    bool near_full;                 /* a datagram waits for what is in flight on a near path */
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
     uint64_t allowed_until;         /* ns: then the owner is asked anew, whose rules may have changed */

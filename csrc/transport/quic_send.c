@@ -9,10 +9,12 @@ enum {
     PIECES = 4,
     BURST_MIN = 10 * SV_QUIC_PAYLOAD_MAX,
     NEAR_BYTES_PER_US = 1250,
-    WRITES_PER_TURN = 512, /* packets of one connection; the rest goes out in the next turn */
+    NEAR_LEAST = 500 * NEAR_BYTES_PER_US, /* the window of no round trip at all */
+    WRITES_PER_TURN = 512,                /* packets of one connection; the rest goes out in the next turn */
 };
 
 static const ngtcp2_duration NEAR_RTT = 2 * NGTCP2_MILLISECONDS;
+static const ngtcp2_duration NOT_NEAR_RTT = 8 * NGTCP2_MILLISECONDS;
 static const ngtcp2_duration NEAR_QUEUE = 500 * NGTCP2_MICROSECONDS;
 
 static struct sv_quic_tx *tx_of(struct sv_quic_conn *conn)
@@ -94,28 +96,29 @@ static bool is_paced(struct sv_quic_conn *conn)
     return conn->pacing == SV_QUIC_PACING_ON;
 }
 
-/* What a path may deliver in its round trip and half a millisecond more, at 10 Gbit/s. */
+/* What a path may deliver in its round trip and half a millisecond more, at 10 Gbit/s. A path that has become far is not bounded by what it was. */
 static uint64_t near_window(const ngtcp2_conn_info *info)
 {
-    return (info->min_rtt + NEAR_QUEUE) * NEAR_BYTES_PER_US / NGTCP2_MICROSECONDS;
+    ngtcp2_duration near = info->min_rtt == UINT64_MAX ? 0 : info->min_rtt;
+    ngtcp2_duration rtt = info->smoothed_rtt > NOT_NEAR_RTT && info->smoothed_rtt > near ? info->smoothed_rtt
+                                                                                         : near;
+
+    return (rtt + NEAR_QUEUE) * NEAR_BYTES_PER_US / NGTCP2_MICROSECONDS;
 }
 
 /* Where nothing paces, and the flows inside are what bounds the speed, BBR's window grows without end: then all they have in flight stands in the
  * receiver's socket, in front of every small packet. So what is in flight ends here, and the rest waits in the link's queues, by class. */
-static bool has_near_room(struct sv_quic_conn *conn, size_t len)
+static bool has_near_room(struct sv_quic_conn *conn)
 {
     ngtcp2_conn_info info;
     uint64_t window;
 
-    if (conn->pacing != SV_QUIC_PACING_OFF) {
+    if (conn->pacing != SV_QUIC_PACING_OFF || conn->datagrams_in_flight < NEAR_LEAST) {
         return true;
     }
-    if (conn->near_room < len) {
-        ngtcp2_conn_get_conn_info2(conn->quic, &info);
-        window = near_window(&info);
-        conn->near_room = window > info.bytes_in_flight ? (size_t)(window - info.bytes_in_flight) : 0;
-    }
-    return conn->near_room >= len;
+    ngtcp2_conn_get_conn_info2(conn->quic, &info);
+    window = near_window(&info);
+    return conn->datagrams_in_flight < window || info.bytes_in_flight < window;
 }
 
 static void took(struct sv_quic_conn *conn, size_t n)
@@ -281,7 +284,8 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
     ngtcp2_ssize n = 1;
     int accepted = 0;
 
-    if (!has_near_room(conn, len)) {
+    if (!has_near_room(conn)) {
+        conn->near_full = true;
         return SV_E_AGAIN;
     }
     /* A packet that has no room for it is closed, and it goes into the next. */
@@ -290,7 +294,7 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
             return conn->state == SV_QUIC_CLOSED ? SV_E_CLOSED : SV_E_AGAIN;
         }
         n = ngtcp2_conn_writev_datagram(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
-                                        SV_QUIC_PAYLOAD_MAX, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0,
+                                        SV_QUIC_PAYLOAD_MAX, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE, len,
                                         &piece, 1, tx->now);
         tx->begun = n == NGTCP2_ERR_WRITE_MORE;
         if (n > 0) {
@@ -301,7 +305,7 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
         sv_quic_conn_fail_by(conn, (int)n);
         return SV_E_CLOSED;
     }
-    conn->near_room -= accepted && conn->near_room >= len ? len : 0;
+    conn->datagrams_in_flight += accepted ? len : 0;
     return accepted ? 0 : SV_E_AGAIN;
 }
 

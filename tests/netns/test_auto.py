@@ -241,6 +241,43 @@ async def test_failover_to_websocket(topology: Topology, deaf: str, programs: tu
         assert session.transport == "websocket"
 
 
+LOSE_ONE = """add table inet lose; add chain inet lose in { type filter hook input priority -300; };
+add rule inet lose in udp dport 7443 udp length 800-1100 limit rate 1/day burst 1 packets counter drop
+"""
+
+
+async def test_one_lost_packet_moves_nothing(topology: Topology) -> None:
+    """A datagram that nothing follows is lost on a link that is well: the session stays what it is."""
+    async with tunnel_on(topology, transportMode="both") as (server, _):
+        assert await answers(topology, GATEWAY)
+        await asyncio.sleep(2.5)  # past the keepalives of the beginning
+        [before] = await server.list_clients()
+        topology.run("hub", "nft", LOSE_ONE)
+        once = ("ping", "-n", "-q", "-c", "1", "-W", "1", "-s", "850", GATEWAY)
+        assert topology.run("client", *once, check=False).returncode != 0
+        assert "packets 1 " in topology.run("hub", "nft", "list", "chain", "inet", "lose", "in").stdout
+        await asyncio.sleep(3)
+        [after] = await server.list_clients()
+        assert (after.session_id, after.transport) == (before.session_id, Transport.QUIC)
+
+
+async def test_a_hub_that_stands_still_for_a_moment(topology: Topology) -> None:
+    """Its clients wait for it, each on the link that it has."""
+    async with tunnel_on(topology, transportMode="both") as (server, _):
+        assert await answers(topology, GATEWAY)
+        who = topology.run("hub", "ss", "-Hlunp", "sport = :7443").stdout
+        pid = int(re.findall(r"pid=(\d+)", who)[0])
+        topology.popen("client", "ping", "-n", "-q", "-i", "0.002", GATEWAY, stdout=subprocess.DEVNULL)
+        [before] = await server.list_clients()
+        for _ in range(2):
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(1.2)
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(1.5)
+        [after] = await server.list_clients()
+        assert after.session_id == before.session_id
+
+
 async def test_back_to_quic(topology: Topology) -> None:
     """In another network QUIC is tried at once, without losing the session or the connection."""
     async with tunnel_on(topology, transportMode="both") as (_, client):
