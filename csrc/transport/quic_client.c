@@ -590,7 +590,8 @@ int sv_quic_client_connect(struct sv_link **link, struct sv_loop *loop,
     client->next_address = sv_timer_new(loop, on_silence, client);
     client->batch = sv_udp_batch_new();
     if (!error) {
-        error = client->batch && client->next_address ? sv_quic_tls_init_client(&client->side.tls) : SV_E_NOMEM;
+        error = client->batch && client->next_address ? sv_quic_tls_init_client(&client->side.tls)
+                                                      : SV_E_NOMEM;
     }
     if (!error) {
         error = split_address(client, config->address);

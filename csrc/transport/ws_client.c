@@ -248,7 +248,7 @@ static bool begin_again(struct ws_client *client, CURLcode code)
     long why = 0;
 
     curl_easy_getinfo(client->easy, CURLINFO_OS_ERRNO, &why);
-    if (code != CURLE_COULDNT_CONNECT || why != ETIMEDOUT) {
+    if ((code != CURLE_COULDNT_CONNECT && code != CURLE_OPERATION_TIMEDOUT) || why != ETIMEDOUT) {
         return false;
     }
     client->silence_ms = SILENCE_AGAIN_MS;
@@ -305,6 +305,19 @@ static void check_connected(struct ws_client *client)
     }
 }
 
+/* When an address has failed, curl goes to the next one only at another call, and this alone tells the new socket as well. */
+static void take_next_address(struct ws_client *client)
+{
+    int running;
+
+    if (client->state == CONNECTING) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+        curl_multi_socket_all(client->multi, &running);
+#pragma GCC diagnostic pop
+    }
+}
+
 static void on_curl_socket(void *ctx, int events)
 {
     struct ws_client *client = ctx;
@@ -312,6 +325,7 @@ static void on_curl_socket(void *ctx, int events)
     int flags = (events & SV_READABLE ? CURL_CSELECT_IN : 0) | (events & SV_WRITABLE ? CURL_CSELECT_OUT : 0);
 
     curl_multi_socket_action(client->multi, client->fd, flags, &running);
+    take_next_address(client);
     check_connected(client);
 }
 

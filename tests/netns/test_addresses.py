@@ -20,7 +20,7 @@ add rule inet silent in ip daddr {address} counter drop
 
 @pytest.mark.parametrize("silent", [HUB_OUTER, OTHER])
 @pytest.mark.parametrize(
-    ("mode", "within"), [("websocket", 8.0), ("quic", 5.0), ("both", 5.0)], ids=["websocket", "quic", "auto"]
+    ("mode", "within"), [("websocket", 4.5), ("quic", 5.0), ("both", 5.0)], ids=["websocket", "quic", "auto"]
 )
 async def test_a_silent_address_is_passed(topology: Topology, mode: str, within: float, silent: str) -> None:
     """Whichever of the two comes first, the one that answers is found, by one and the same attempt."""

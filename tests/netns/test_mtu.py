@@ -80,9 +80,7 @@ async def test_no_black_hole(topology: Topology, mode: str, mtu: int, outer: int
                 await eventually(known)
 
 
-@pytest.mark.parametrize(
-    "programs", [(ECHO, TALK), (POUR, DRINK)], ids=["conversation", "download"]
-)
+@pytest.mark.parametrize("programs", [(ECHO, TALK), (POUR, DRINK)], ids=["conversation", "download"])
 @pytest.mark.parametrize("mode", ["quic", "websocket"])
 async def test_a_path_that_shrinks(topology: Topology, mode: str, programs: tuple[str, str]) -> None:
     """The path of a live transfer falls from 1500 bytes to 1300, silently: the transfer goes on."""

@@ -16,8 +16,8 @@ from tests.netns.tunnel import GATEWAY, answers, client_on, eventually, hub_on
 ONE_WAY = 0.5
 HANDSHAKE_RESP, SESSION_RESUME_OK = 0x02, 0x31
 
-# Every byte takes that long; a line on stdin ends all connections. It tells when the client gets the answer to its upgrade and the first message
-# behind that, and the message's type.
+# Every byte takes that long; a line on stdin ends all connections. It tells when the client gets the
+# answer to its upgrade and the first message behind that, and the message's type.
 RELAY = """
 import asyncio, sys, time
 hub, delay = sys.argv[1], float(sys.argv[2])
