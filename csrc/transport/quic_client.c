@@ -20,6 +20,9 @@ enum {
     NONE = -1,
 };
 
+/* What an address has to answer in before the next one is tried (RFC 8305); twice that in each round, for paths that take longer. */
+static const uint64_t STAGGER = 250 * SV_NS_PER_MS;
+
 struct client_socket {
     struct quic_client *client;
     struct sv_udp udp;
@@ -42,11 +45,14 @@ struct quic_client {
     uint64_t idle_timeout;
     struct lookup *lookup; /* under way */
     struct sockaddr_storage addresses[ADDRESSES_MAX];
-    size_t address_count, address_next;
+    size_t address_count, address; /* the one that is being tried */
+    uint64_t stagger;
+    struct sv_timer *next_address;
     struct sv_endpoint server;
     struct client_socket sockets[SOCKETS];
     int current, trying;
     bool unreachable;    /* the network refused to send to the address */
+    bool heard;          /* the address has answered: it is the one */
     bool rebind_waiting; /* until the connection can */
     struct sv_udp_batch *batch;
 };
@@ -115,6 +121,7 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
     if (!sv_endpoint_same(from, &client->server) || !client->conn.quic) {
         return;
     }
+    client->heard = true;
     sv_quic_side_now(&client->side);
     path_of(&path, at);
     for (size_t n; len; bytes += n, len -= n) {
@@ -254,26 +261,68 @@ static void drop_attempt(struct sv_quic_conn *conn)
     }
 }
 
-/* The next address that a socket can be opened for. */
+/* After the last address comes the first again. */
+static void come_round(struct quic_client *client)
+{
+    if (client->address >= client->address_count) {
+        client->address = 0;
+        client->stagger *= 2;
+    }
+}
+
+static void forget_address(struct quic_client *client)
+{
+    size_t after = --client->address_count - client->address;
+    struct sockaddr_storage *gone = &client->addresses[client->address];
+
+    memmove(gone, gone + 1, after * sizeof *gone);
+    come_round(client);
+}
+
+static int try_address(struct quic_client *client)
+{
+    int error;
+
+    drop_attempt(&client->conn);
+    client->unreachable = client->heard = false;
+    client->server = (struct sv_endpoint){0};
+    memcpy(&client->server.to, &client->addresses[client->address], sizeof client->server.to);
+    error = open_socket(client, client->current);
+    return error ? error : make_quic(client);
+}
+
+/* The address whose turn it is, or the next that a socket can be opened for. The only one left has all the time there is. */
 static void attempt(struct quic_client *client)
 {
     struct sv_quic_conn *conn = &client->conn;
     int error = SV_E_UNREACHABLE;
 
-    drop_attempt(conn);
-    client->unreachable = false;
-    while (error && client->address_next < client->address_count) {
-        client->server = (struct sv_endpoint){0};
-        memcpy(&client->server.to, &client->addresses[client->address_next++], sizeof client->server.to);
-        error = open_socket(client, client->current);
-        if (!error) {
-            error = make_quic(client);
+    while (error && client->address_count) {
+        error = try_address(client);
+        if (error) {
+            forget_address(client);
         }
     }
     if (error) {
+        drop_attempt(conn);
         sv_quic_conn_end(conn, error, "the server cannot be reached over UDP from here");
-    } else {
-        sv_quic_conn_queue(conn);
+        return;
+    }
+    sv_timer_set(client->next_address,
+                 client->address_count > 1 ? sv_clock_now() + client->stagger : SV_NEVER);
+    sv_quic_conn_queue(conn);
+}
+
+static void on_silence(void *ctx)
+{
+    struct quic_client *client = ctx;
+
+    if (client->conn.state == SV_QUIC_OPENING && !client->heard) {
+        sv_quic_side_now(&client->side);
+        client->address++;
+        come_round(client);
+        attempt(client);
+        sv_quic_side_work(&client->side);
     }
 }
 
@@ -411,6 +460,7 @@ static void on_worked(struct sv_quic_conn *conn)
     struct quic_client *client = (struct quic_client *)conn;
 
     if (conn->state == SV_QUIC_OPENING && client->unreachable) {
+        forget_address(client);
         attempt(client);
     } else if (conn->state == SV_QUIC_OPEN && client->rebind_waiting) {
         rebind(client);
@@ -460,6 +510,9 @@ static void free_client(struct quic_client *client)
     sv_quic_conn_clear(&client->conn);
     for (size_t i = 0; i < SOCKETS; i++) {
         close_socket(&client->sockets[i]);
+    }
+    if (client->next_address) {
+        sv_timer_close(client->next_address);
     }
     sv_udp_batch_free(client->batch);
     sv_quic_side_clear(&client->side);
@@ -533,9 +586,12 @@ int sv_quic_client_connect(struct sv_link **link, struct sv_loop *loop,
         memcpy(client->pin, config->cert_hash, sizeof client->pin);
         conn->pin = client->pin;
     }
+    client->stagger = STAGGER;
+    client->next_address = sv_timer_new(loop, on_silence, client);
     client->batch = sv_udp_batch_new();
     if (!error) {
-        error = client->batch ? sv_quic_tls_init_client(&client->side.tls) : SV_E_NOMEM;
+        error = client->batch && client->next_address ? sv_quic_tls_init_client(&client->side.tls)
+                                                      : SV_E_NOMEM;
     }
     if (!error) {
         error = split_address(client, config->address);

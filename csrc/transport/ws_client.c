@@ -29,6 +29,8 @@ enum {
     IP4_TCP = 40, /* bytes of headers */
     IP6_TCP = 60,
     TIMESTAMPS = 12,
+    SILENCE_MS = 2000,       /* after that an address is left, and the name's next is tried */
+    SILENCE_AGAIN_MS = 7000, /* the same, when all addresses were silent */
 };
 
 enum state { CONNECTING, UPGRADING, OPEN, ENDING, CLOSED };
@@ -49,6 +51,7 @@ struct ws_client {
     struct sv_timer *patience; /* of everything until the link is open */
     struct sv_ws_pin pin;
     int max_segment;
+    unsigned silence_ms;
     char why[CURL_ERROR_SIZE];
     int error;
     struct sv_ws_blocks blocks;
@@ -239,6 +242,21 @@ static void learn_socket(struct ws_client *client)
     sv_tcp_tune(fd);
 }
 
+/* All addresses were silent: some may have been slow, or what was sent to them lost. */
+static bool begin_again(struct ws_client *client, CURLcode code)
+{
+    long why = 0;
+
+    curl_easy_getinfo(client->easy, CURLINFO_OS_ERRNO, &why);
+    if ((code != CURLE_COULDNT_CONNECT && code != CURLE_OPERATION_TIMEDOUT) || why != ETIMEDOUT) {
+        return false;
+    }
+    client->silence_ms = SILENCE_AGAIN_MS;
+    client->why[0] = 0;
+    curl_multi_remove_handle(client->multi, client->easy);
+    return curl_multi_add_handle(client->multi, client->easy) == CURLM_OK;
+}
+
 static void on_connect_failed(struct ws_client *client, CURLcode code)
 {
     const char *why = client->pin.refused ? "the server's certificate does not match serverCertHash"
@@ -261,7 +279,11 @@ static void check_connected(struct ws_client *client)
             continue;
         }
         if (message->data.result != CURLE_OK) {
-            on_connect_failed(client, message->data.result);
+            CURLcode code = message->data.result; /* the message ends with a new beginning */
+
+            if (!begin_again(client, code)) {
+                on_connect_failed(client, code);
+            }
             return;
         }
         if (client->watch) {
@@ -283,6 +305,19 @@ static void check_connected(struct ws_client *client)
     }
 }
 
+/* When an address has failed, curl goes to the next one only at another call, and this alone tells the new socket as well. */
+static void take_next_address(struct ws_client *client)
+{
+    int running;
+
+    if (client->state == CONNECTING) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+        curl_multi_socket_all(client->multi, &running);
+#pragma GCC diagnostic pop
+    }
+}
+
 static void on_curl_socket(void *ctx, int events)
 {
     struct ws_client *client = ctx;
@@ -290,6 +325,7 @@ static void on_curl_socket(void *ctx, int events)
     int flags = (events & SV_READABLE ? CURL_CSELECT_IN : 0) | (events & SV_WRITABLE ? CURL_CSELECT_OUT : 0);
 
     curl_multi_socket_action(client->multi, client->fd, flags, &running);
+    take_next_address(client);
     check_connected(client);
 }
 
@@ -427,12 +463,13 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *ctx)
     return CURLE_OK;
 }
 
-/* Before the connect: the SYN tells it to the other end. */
+/* Before the connect: the SYN tells the segment to the other end, and is given up after the silence. */
 static int on_socket(void *ctx, curl_socket_t fd, curlsocktype purpose)
 {
     const struct ws_client *client = ctx;
 
     (void)purpose;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &client->silence_ms, sizeof client->silence_ms);
     if (client->max_segment) {
         setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &client->max_segment, sizeof client->max_segment);
     }
@@ -494,6 +531,7 @@ int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,
     client->loop = loop;
     client->fd = -1;
     client->max_segment = config->max_segment;
+    client->silence_ms = SILENCE_MS;
     client->link = (struct sv_link){
         .ops = &client_ops,
         .sink = config->sink,

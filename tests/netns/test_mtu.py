@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from smartvpn.server import VpnServer
+from tests.netns.test_auto import DRINK, ECHO, POUR, TALK, Talk
 from tests.netns.test_tunnel import SINK, SOURCE
 from tests.netns.topology import Topology
 from tests.netns.tunnel import (
@@ -38,7 +39,11 @@ def narrow(machine: Topology, mtu: int) -> None:
     machine.run("internet", "ip", "route", "add", "10.99.0.0/24", "via", "10.99.1.1")
     machine.run("internet", "ip", "-6", "route", "add", "fd99::/64", "via", "fd99:1::1")
     machine.run("hub", "nft", SILENCE)
-    # The ends believe in 1500; the router alone knows better, towards both of them.
+    narrow_links(machine, mtu)
+
+
+def narrow_links(machine: Topology, mtu: int) -> None:
+    """The ends believe in 1500; the router alone knows better, towards both of them."""
     for device in ("outer", "internet"):
         machine.run("hub", "ip", "link", "set", device, "mtu", str(mtu))
 
@@ -73,6 +78,33 @@ async def test_no_black_hole(topology: Topology, mode: str, mtu: int, outer: int
                     return 1200 <= link <= mtu
 
                 await eventually(known)
+
+
+@pytest.mark.parametrize("programs", [(ECHO, TALK), (POUR, DRINK)], ids=["conversation", "download"])
+@pytest.mark.parametrize("mode", ["quic", "websocket"])
+async def test_a_path_that_shrinks(topology: Topology, mode: str, programs: tuple[str, str]) -> None:
+    """The path of a live transfer falls from 1500 bytes to 1300, silently: the transfer goes on."""
+    narrow(topology, 1500)
+    config = hub_config(listenAddr=f"{OUTER[4][0]}:7443", transportMode=mode)
+    command = daemon_on(topology, "internet", "server")
+    async with VpnServer({"transport": "stdio"}, config, command=command) as server:
+        bundle = await server.create_client("alice")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            await client.connect()
+            talk = Talk(topology, role="internet", programs=programs)
+            await talk.goes_on()
+            if mode == "quic":
+
+                async def wide() -> bool:
+                    return (await client.get_mtu_info()).link_mtu == 1500
+
+                await eventually(wide)
+            await talk.goes_on()
+            narrow_links(topology, 1300)
+            paused = await talk.standstill(90)
+            info = await client.get_mtu_info()
+            print(f"{mode}, from 1500 to 1300: a pause of {paused:.2f} s, then {info}")
+            assert await answers(topology, GATEWAY, "client", "-s", "1372", "-M", "dont")
 
 
 async def send_file(machine: Topology, source: str, sink: str, target: str) -> None:
