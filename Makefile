@@ -55,6 +55,8 @@ ALL_LDFLAGS = $(LDFLAGS) -Wl,-z,relro,-z,now
 ALL_LIBS = $(PKG_LIBS) $(LIBS)
 
 JOBS    ?= $(shell nproc)
+# Tests wait more than they work.
+TESTS_AT_ONCE ?= $(shell echo $$((3 * $$(nproc))))
 
 SOURCES := $(filter-out csrc/program/%,$(wildcard csrc/*/*.c))
 ifeq ($(filter system static,$(QUIC)),)
@@ -273,7 +275,7 @@ run: build
 
 test: deps-test build
 	@$(MAKE) -j$(JOBS) --no-print-directory tests examples
-	@$(VENV)/bin/python -m pytest tests -n 4 --dist worksteal -m "not alone"
+	@$(VENV)/bin/python -m pytest tests -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone"
 	@$(VENV)/bin/python -m pytest tests -m alone
 
 C_TEXT = $(wildcard csrc/*/*.[ch] csrc/include/smartvpn/*.h tests/c/*.[ch] tests/fuzz/*.c bench/*.c examples/*.c)
