@@ -17,6 +17,11 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait long begin first: at the end nothing would run beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def missing_for_namespaces() -> str | None:
     """What this machine lacks for tests with real tunnels, in words."""
     if os.geteuid() != 0:

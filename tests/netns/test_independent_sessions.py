@@ -94,6 +94,7 @@ async def test_a_rekey_by_another_key_is_an_offence(topology: Topology) -> None:
             assert (await session.disconnected())[0] == 11
 
 
+@pytest.mark.long
 async def test_no_rekey_in_time(topology: Topology) -> None:
     """By twice the interval without one: code 12, when both sides have `rekey`; else the session lives on."""
     async with hub_at(topology, rekeySecs=20) as hub:

@@ -205,6 +205,7 @@ async def test_an_oversized_packet_is_answered(topology: Topology) -> None:
         assert info.oversized_packets_dropped >= 1
 
 
+@pytest.mark.long
 async def test_rekeys_under_load_lose_nothing(topology: Topology) -> None:
     """Keys change every 20 s, the least there is, under pings and a TCP flow, and no packet is lost.
 

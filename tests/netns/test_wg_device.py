@@ -221,6 +221,7 @@ async def test_rekey_under_load(topology: Topology, hub: str, load: tuple[str, .
         assert max(seen) > time.time() - 10
 
 
+@pytest.mark.long
 def test_the_other_side_rekeys(topology: Topology) -> None:
     """wireguard-go, by its own clock of 120 s, gives our device new keys while packets flow: none is lost."""
     serve_iperf(topology, "hub")

@@ -205,6 +205,7 @@ async def test_access_lists(topology: Topology) -> None:
             await eventually(lambda: answers(topology, GATEWAY6))
 
 
+@pytest.mark.long
 async def test_an_entry_that_may_not_come(topology: Topology) -> None:
     """Disabled, enabled, kicked, expired, with another key, removed: on the live session, at once."""
     async with wg_hub(topology) as server:
