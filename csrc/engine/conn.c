@@ -189,11 +189,12 @@ static void publish_news(struct sv_conn *conn)
 static uint64_t doubt_at(const struct sv_conn *conn)
 {
     uint64_t since = conn->link && !conn->worker->engine->server ? conn->link->unacked_since : 0;
-    uint64_t patience = sv_session_patience(&conn->session);
+    uint64_t patience;
 
     if (!since || conn->session.suspect) {
         return SV_NEVER;
     }
+    patience = sv_session_patience(&conn->session);
     return since + patience + (conn->asked_for == since ? patience / 2 : 0);
 }
 

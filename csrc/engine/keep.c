@@ -33,18 +33,18 @@ static struct sv_kept *slot_for(struct sv_kept *slots, uint32_t flow)
 void sv_keep_note(struct sv_keep *keep, uint64_t now, uint32_t flow, const uint8_t *packet, size_t len)
 {
     struct sv_kept *slot;
-    uint8_t *copy;
 
     if (!keep->slots && !(keep->slots = calloc(FLOWS, sizeof *keep->slots))) {
         return;
     }
     slot = slot_for(keep->slots, flow);
-    copy = realloc(slot->packet, len);
-    if (copy) {
-        memcpy(copy, packet, len);
-        *slot = (struct sv_kept){.packet = copy, .len = len, .flow = flow, .at = now};
-        keep->newest = now;
+    if (!slot->packet && !(slot->packet = malloc(SV_BUF_SMALL))) {
+        return;
     }
+    memcpy(slot->packet, packet, len);
+    slot->len = len;
+    slot->flow = flow;
+    keep->newest = slot->at = now;
 }
 
 void sv_keep_clear(struct sv_keep *keep)

@@ -15,7 +15,7 @@ struct sv_keep {
     uint64_t newest;       /* ns */
 };
 
-/* A flow's packet takes its former one's place, a new flow's the oldest. What memory is short for is not kept. */
+/* At most SV_BUF_SMALL bytes. A flow's packet takes its former one's place, a new flow's the oldest. What memory is short for is not kept. */
 void sv_keep_note(struct sv_keep *keep, uint64_t now, uint32_t flow, const uint8_t *packet, size_t len);
 /* Something came back at `since` (ns): all of it is forgotten, unless a part is later. */
 void sv_keep_answered(struct sv_keep *keep, uint64_t since);

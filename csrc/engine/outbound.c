@@ -12,8 +12,8 @@
 
 enum {
     SUPER_PLAIN_MAX = SV_FRAME_MAX_PLAIN - SV_FRAME_SUPER_PREFIX,
-    SILENT_MS =
-        100, /* so long without a word from the peer its link may be dead; no retransmission comes sooner */
+    /* So long without a word from the peer its link may be dead; no retransmission comes sooner. */
+    SILENT_MS = 100,
 };
 
 static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)

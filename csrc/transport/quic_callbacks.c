@@ -178,8 +178,8 @@ static int on_datagram_lost(ngtcp2_conn *quic, uint64_t id, void *user)
     (void)quic;
     leave_flight(conn, id);
     conn->link.datagrams_lost++;
-    conn->link.unacked_since =
-        0; /* lost is what something later was acknowledged before (RFC 9002, 6.1): the path lives */
+    /* Lost is what something later was acknowledged before (RFC 9002, section 6.1): the path lives. */
+    conn->link.unacked_since = 0;
     return 0;
 }
 

@@ -76,8 +76,8 @@ struct sv_link {
     uint8_t path_remote[16];                  /* the address at the other end of our socket */
     uint64_t opened_at;                       /* ns: accept or start of the connect */
     uint64_t datagrams_acked, datagrams_lost; /* of ours, as far as the transport knows */
-    uint64_t
-        unacked_since; /* ns: the first sent since the peer last acknowledged anything; 0: none, or not known */
+    /* ns: the first sent since the peer last acknowledged anything; 0: none, or not known */
+    uint64_t unacked_since;
 };
 
 #endif

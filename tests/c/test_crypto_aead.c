@@ -1,10 +1,10 @@
 /* Both ciphers: every implementation gives the vectors' bytes and the same as the others, at any length,
  * place and thread. */
 #include "tests/c/check.h"
+#include "tests/c/page_end.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -234,18 +234,6 @@ static void big_packets(void)
             CHECK_MEM(out, text, lengths[i]);
         }
     }
-}
-
-/* Two pages, the second out of bounds. Returns the end of the first. */
-static uint8_t *page_end(void)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (pages == MAP_FAILED || mprotect(pages + page, page, PROT_NONE) != 0) {
-        perror("page_end");
-        exit(1);
-    }
-    return pages + page;
 }
 
 /* Vector code that reads or writes past the end of a packet dies here. */

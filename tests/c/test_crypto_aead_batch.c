@@ -1,8 +1,8 @@
 /* Batches seal to the bytes that libsodium makes, one message at a time, and open what it sealed; nothing forged, at any length, counter and place. */
 #include "tests/c/check.h"
+#include "tests/c/page_end.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -142,19 +142,6 @@ static void what_is_covered(void)
     CHECK(!sv_aead_batch_covers(NULL, key, 0, 64));
     sv_aead_batch_begin(NULL, key, 0, 10, 1420);
     sv_aead_batch_end(NULL);
-}
-
-/* Two pages, the second out of bounds. Returns the end of the first. */
-static uint8_t *page_end(void)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    if (pages == MAP_FAILED || mprotect(pages + page, page, PROT_NONE) != 0) {
-        perror("page_end");
-        exit(1);
-    }
-    return pages + page;
 }
 
 /* Vector code that reads past a source, or writes further than was said, dies here. */

@@ -72,8 +72,8 @@ typedef struct sv_statistics {
     uint64_t keepalives_sent, keepalives_received;
     uint64_t uptime_secs;
     uint64_t active_sessions, total_sessions;
-    uint64_t handshakes,
-        bad_handshakes; /* message 1 that opened / did not, was over the limits, or did not come after QUIC's own handshake */
+    /* Message 1 that opened / did not, was over the limits, or did not come after QUIC's own handshake. */
+    uint64_t handshakes, bad_handshakes;
     uint64_t cookies_sent; /* WireGuard: answers to handshakes that came while there were too many */
     uint64_t half_open;
     uint64_t icmp_too_big_sent;
