@@ -8,8 +8,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write it whole or not at all, mode 0600; its directory is made where it is missing. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write it whole or not at all, mode 0600: a power cut leaves the old file or the new. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     aside = Path(name)
     try:

@@ -33,6 +33,7 @@ class KnownTransports:
         known[hub] = transport
         kept = dict(list(known.items())[-_MOST:])
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self._path, json.dumps(kept).encode())
         except OSError as error:
             _log.debug("%s cannot be written: %s", self._path, error.strerror)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-from smartvpn._files import sync_directory
+from smartvpn._files import write_private
 from smartvpn._json import dump, from_json, parse
 from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.errors import ConfigError
@@ -61,7 +60,7 @@ class VpnConfig:
     @staticmethod
     def save_to_file(path: str | os.PathLike[str], config: AnyConfig) -> None:
         """Write the config as JSON, mode 0600, replacing the file in one step. Raises OSError."""
-        _replace_file(Path(path), dump(config, indent=2) + "\n")
+        write_private(Path(path), (dump(config, indent=2) + "\n").encode())
 
 
 def _read_json(path: Path) -> Any:
@@ -69,19 +68,3 @@ def _read_json(path: Path) -> Any:
         return parse(path.read_bytes())
     except ValueError as error:
         raise ConfigError("", f"{path} is not JSON: {error}") from None
-
-
-def _replace_file(path: Path, text: str) -> None:
-    """The text reaches the disk before the name does, so a power cut leaves the old file or the new."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
-    sync_directory(path.parent)

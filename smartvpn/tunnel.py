@@ -383,6 +383,7 @@ def _instance(path: Path) -> bytes:
         pass
     fresh = secrets.token_bytes(16)
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, fresh)
     except OSError as error:
         log.warning("%s cannot be written (%s): this installation has no lasting name", path, error.strerror)
