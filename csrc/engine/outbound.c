@@ -78,8 +78,6 @@ static bool seal_behind(struct sv_conn *conn, struct sv_buf *buf, uint8_t type)
     conn->tx->end += n;
     if (sv_buf_len(conn->tx) >= SV_TX_FILL || !(conn->session.peer_capabilities & SV_CAP_BATCH)) {
         sv_outbound_send(conn);
-    } else {
-        sv_worker_mark_dirty(conn);
     }
     return n != 0;
 }
@@ -100,6 +98,7 @@ static void send_frame(struct sv_conn *conn, struct sv_buf *buf, size_t segments
     }
     sent = len >= SV_TX_FILL ? seal_in_place(conn, buf, type) : seal_behind(conn, buf, type);
     if (sent) {
+        sv_worker_mark_dirty(conn); /* what the link took may still wait for its flush */
         sv_count(&conn->traffic.packets_out, segments);
         sv_count(&conn->traffic.bytes_out, len);
     }

@@ -314,13 +314,16 @@ class Session:
         self._take_keys()
         self.refused = payload == b""
         self.settings = None if self.refused else Settings.parse(payload)
-        self._receiving = self._cipher(self._noise.noise_protocol.cipher_state_decrypt)
+        self._take_receiving()
         self._sending = self._cipher(self._noise.noise_protocol.cipher_state_encrypt)
         assert self.answer is not None
         return self.answer
 
     def _take_keys(self) -> None:
         self._hash: bytes = self._noise.get_handshake_hash()
+
+    def _take_receiving(self) -> None:
+        self._receiving = self._cipher(self._noise.noise_protocol.cipher_state_decrypt)
 
     @property
     def aes(self) -> bool:
@@ -395,7 +398,7 @@ class Session:
     async def take_rekey_answer(self) -> None:
         """The hub's answer, which must be the next frame; all after it is under its new key."""
         self._noise.read_message(await self.expect(HANDSHAKE_RESP))
-        self._receiving = self._cipher(self._noise.noise_protocol.cipher_state_decrypt)
+        self._take_receiving()
 
     async def switch_keys(self) -> None:
         """The last frame under our old key."""
@@ -408,5 +411,5 @@ class Session:
         body = await self.expect(DISCONNECT)
         async with asyncio.timeout(PATIENCE):
             assert await self.link.rest() == b""
-        assert self.link.closing is not None  # a Close frame follows a Disconnect
+        assert self.link.closing is not None  # a Close frame, or FIN, follows a Disconnect
         return body[0], body[1:].decode()
