@@ -357,14 +357,18 @@ class NativeServer(_Engine):
             capacity = count[0] + _SESSIONS_AT_ONCE
             ip_capacity = ip_count[0] + _SESSIONS_AT_ONCE
 
-    def put_client(self, entry: ClientEntry, *, assigned_ip: str | None) -> tuple[str, str | None]:
+    def put_client(
+        self, entry: ClientEntry, *, assigned_ip: str | None, agreed: bool = False
+    ) -> tuple[str, str | None]:
         """Add the client or replace its entry; its address and IPv6 address come back.
 
+        `agreed`: it was checked and written, its address is its own or held. Where it cannot be put even so,
+        the client is taken out, and the address is held.
         Raises ConflictError for a key or address of another, PoolExhaustedError, ConfigError.
         """
         strings = _Strings()
         c = _client_entry(entry, strings)
-        c.assigned_ip = strings.one(assigned_ip)
+        c.assigned_ip, c.agreed = strings.one(assigned_ip), agreed
         addr4, addr6 = ffi.new("char[64]"), ffi.new("char[64]")
         _check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
         return _text(addr4), _text(addr6) or None
@@ -426,6 +430,10 @@ class NativeServer(_Engine):
             if count[0] <= capacity:
                 return [_session(infos[index]) for index in range(count[0])]
             capacity = count[0] + _SESSIONS_AT_ONCE
+
+    def require_client(self, client_id: str) -> None:
+        """Raises NotFoundError."""
+        self.totals(client_id)
 
     def require_session(self, client_id: str, session_id: str | None) -> None:
         """Raise what `disconnect` would raise; changes nothing."""

@@ -248,9 +248,10 @@ class ServerConfig:
 
     def client_address6(self, assigned_ip: str) -> str | None:
         """The IPv6 address that goes with `assigned_ip`: the same place in `subnet6`, or None."""
-        if self.subnet6 is None:
+        address, subnet = ipaddress.IPv4Address(assigned_ip), ipaddress.IPv4Network(self.subnet)
+        if self.subnet6 is None or address not in subnet:
             return None
-        place = int(ipaddress.IPv4Address(assigned_ip)) - int(ipaddress.IPv4Network(self.subnet)[0])
+        place = int(address) - int(subnet[0])
         return str(ipaddress.IPv6Network(self.subnet6)[place])
 
     def listen_endpoint(self) -> tuple[str, int] | None:

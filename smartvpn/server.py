@@ -144,7 +144,10 @@ class VpnServer(RemoteDaemon):
     async def list_registered_clients(
         self, tag: str | None = None, enabled: bool | None = None, offset: int = 0, limit: int | None = None
     ) -> EntryPage:
-        """A page of the registry, a list whose `total` counts all entries that pass the filter."""
+        """A page of the registry, a list whose `total` counts all entries that pass the filter.
+
+        One that is damaged is counted, not listed: an `error` event names it.
+        """
         page = await self.bridge.request("listRegisteredClients", tag, enabled, offset, limit)
         return cast(EntryPage, page)
 

@@ -381,6 +381,11 @@ class SecurityUpdate:
         """The change that leaves exactly `security`."""
         return cls(**{name: getattr(security, name) for name in fields_dict(ClientSecurity)})
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is kept."""
+        return len(_given(self)) == len(fields_dict(SecurityUpdate))
+
     def apply(self, security: ClientSecurity) -> ClientSecurity:
         """`security` with the change made."""
         defaults = ClientSecurity()
@@ -426,6 +431,16 @@ class ClientUpdate:
         if changes.get("assigned_ip", entry.assigned_ip) != entry.assigned_ip:
             changes["assigned_ip6"] = None
         return evolve(entry, **changes)
+
+    @property
+    def replaces(self) -> frozenset[str]:
+        """The fields of which nothing is kept."""
+        kept = (
+            {"security"}
+            if isinstance(self.security, SecurityUpdate) and not self.security.is_whole
+            else set()
+        )
+        return frozenset(_given(self)) - kept
 
     @property
     def carries_rate_limit(self) -> bool:

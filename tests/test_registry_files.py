@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from smartvpn._fields import camel_case
 from smartvpn.config import ClientSecurity
-from smartvpn.errors import RegistryError
+from smartvpn.errors import NotFoundError, RegistryError
+from smartvpn.registry import DamagedClientError
 from smartvpn.registry._schema import MIGRATIONS
 from smartvpn.registry._sealing import SealingKey
 from smartvpn.registry.sqlite import SqliteRegistry, read_audit, read_totals
@@ -163,18 +165,86 @@ async def test_other_files(tmp_path: Path) -> None:
             await reopen(path)
 
 
-async def test_damaged_row(tmp_path: Path) -> None:
-    """A row that no entry could have written is an error that names the client."""
+DAMAGES = {
+    "public_key": ("'damaged'", "publicKey: is not a key"),
+    "wg_public_key": ("CAST(x'61ff' AS TEXT)", "wgPublicKey: is not valid Unicode"),
+    "assigned_ip": ("'10.0.0.300'", "assignedIp: "),
+    "assigned_ip6": ("'fd00'", "assignedIp6: "),
+    "security": ("'{\"maxConnections\":0}'", "security.maxConnections: 0 is not between"),
+    "priority": ("-5000000000", "priority: -5000000000 is not between"),
+    "description": ("CAST(x'ff' AS TEXT)", "description: is not valid Unicode"),
+    "expires_at": ("'soon'", "expiresAt: is not a time"),
+    "tags": ("replace(hex(zeroblob(5000)), '0', '[')", "tags: nested too deeply"),
+}
+
+
+def damage(path: Path, column: str, value: str, number: int = 2) -> None:
+    """Another program writes that into a client's row."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE clients SET {column} = {value} WHERE client_id = 'client-{number:06}'")
+
+
+@pytest.mark.parametrize("column", DAMAGES)
+async def test_a_damaged_client(tmp_path: Path, column: str) -> None:
+    """It is named with what is wrong, keeps nobody from the others, is mended by what is right, and goes."""
+    path, (value, words) = tmp_path / "registry.db", DAMAGES[column]
+    async with await reopen(path) as registry:
+        for number in (1, 2, 3):
+            await registry.insert(entry(number, tags=["t"]))
+        damage(path, column, value)
+        with pytest.raises(DamagedClientError) as caught:
+            await registry.get("client-000002")
+        assert str(caught.value).startswith(f"client 'client-000002' is damaged in the registry: {words}")
+        assert caught.value.wrong == {column}
+        page = await registry.list(tag="t")
+        assert (page, page.total) == ([entry(1, tags=["t"]), entry(3, tags=["t"])], 3)
+        assert [error.reason for error in page.damaged] == [caught.value.reason]
+        assert {client.client_id for client in await everyone(registry)} >= {"client-000001", "client-000003"}
+        await registry.update(entry(2, priority=7))
+        assert await registry.get("client-000002") == entry(2, priority=7)
+        (record, *_) = await registry.audit("client-000002")
+        assert camel_case(column) in record.detail
+        damage(path, column, value)
+        await registry.remove("client-000002")
+        assert await registry.list() == [entry(1, tags=["t"]), entry(3, tags=["t"])]
+
+
+@pytest.mark.parametrize(
+    "name", ["CAST(x'636cff' AS TEXT)", "'cl' || char(0) || 'x'", "''", "hex(zeroblob(65))"]
+)
+async def test_a_client_whose_name_is_damaged(tmp_path: Path, name: str) -> None:
+    """It is called by its row's number, and goes by that; a client of such a name is another."""
     path = tmp_path / "registry.db"
     async with await reopen(path) as registry:
-        await registry.insert(entry(1))
+        for number in (1, 2, 3):
+            await registry.insert(entry(number))
+        damage(path, "client_id", name)
+        portions = [portion async for portion in registry.portions()]
+        assert [client for portion in portions for client in portion] == [entry(1), entry(3)]
+        assert [error.entry for portion in portions for error in portion.damaged] == [
+            entry(2, client_id="row 2")
+        ]
+        with pytest.raises(DamagedClientError, match="client 'row 2' is damaged in the registry: clientId: "):
+            await registry.get("row 2")
+        for other in ("row 1", "row 4", f"row {10**17}"):
+            with pytest.raises(NotFoundError):
+                await registry.remove(other)
+        await registry.insert(entry(4, client_id="row 2"))
+        await registry.remove("row 2")
+        await registry.remove("row 2")
+        assert await registry.list() == [entry(1), entry(3)]
+        assert (await registry.list()).damaged == ()
+
+
+async def test_all_of_a_portion_is_damaged(tmp_path: Path) -> None:
+    """What comes behind it is read."""
+    path = tmp_path / "registry.db"
+    async with await reopen(path) as registry:
+        await asyncio.gather(*(registry.insert(entry(number)) for number in range(1, 1002)))
         await registry._write(
-            lambda db: db.execute("UPDATE clients SET security = '{\"maxConnections\": 0}'")
+            lambda db: db.execute("UPDATE clients SET priority = -1 WHERE client_id < 'client-001001'")
         )
-        with pytest.raises(
-            RegistryError, match=r"client 'client-000001' is damaged .*security\.maxConnections"
-        ):
-            await registry.get("client-000001")
+        assert await everyone(registry) == [entry(1001)]
 
 
 async def test_full_disk(tmp_path: Path) -> None:

@@ -92,22 +92,6 @@ static void swap_policy(struct sv_hub *hub, struct sv_client *client, struct sv_
     }
 }
 
-static int take_address(struct sv_hub *hub, const char *text, uint32_t *index)
-{
-    uint8_t addr[16];
-    int error;
-
-    if (!text || !*text) {
-        error = sv_pool_take(hub->pool, index);
-        return error ? sv_fail(error, "no free address is left in the subnet") : 0;
-    }
-    if (sv_addr_parse(addr, text) || sv_pool_index(hub->pool, addr, index)) {
-        return sv_fail(SV_E_INVALID, "assignedIp: '%.64s' is not a client address of the subnet", text);
-    }
-    error = sv_pool_take_index(hub->pool, *index);
-    return error ? sv_fail(error, "assignedIp: '%.64s' is taken", text) : 0;
-}
-
 static int register_client(struct sv_hub *hub, struct sv_client *client)
 {
     int error = sv_map_insert(&hub->clients_by_id, client->id_hash, client);
@@ -121,7 +105,8 @@ static int register_client(struct sv_hub *hub, struct sv_client *client)
     return error;
 }
 
-static int new_client(struct sv_hub *hub, const sv_client_entry *entry, struct sv_client **out)
+static int new_client(struct sv_hub *hub, const sv_client_entry *entry, uint32_t address_index,
+                      struct sv_client **out)
 {
     struct sv_client *client = calloc(1, sizeof *client);
     int error;
@@ -132,14 +117,9 @@ static int new_client(struct sv_hub *hub, const sv_client_entry *entry, struct s
     strcpy(client->id, entry->client_id);
     hash_id(client->id_hash, client->id);
     memcpy(client->key, entry->public_key, 32);
-    error = take_address(hub, entry->assigned_ip, &client->address_index);
-    if (error) {
-        free(client);
-        return error;
-    }
+    client->address_index = address_index;
     error = register_client(hub, client);
     if (error) {
-        sv_pool_release(hub->pool, client->address_index);
         free(client);
         return error;
     }
@@ -147,7 +127,7 @@ static int new_client(struct sv_hub *hub, const sv_client_entry *entry, struct s
     return 0;
 }
 
-/* ---- replacing ---- */
+/* ---- taking out ---- */
 
 static void end_seats(struct sv_hub *hub, struct sv_client *client, unsigned code)
 {
@@ -155,6 +135,37 @@ static void end_seats(struct sv_hub *hub, struct sv_client *client, unsigned cod
         sv_seat_end(hub, client->seats, code);
     }
 }
+
+static void free_client(struct sv_rcu_head *head)
+{
+    struct sv_client *client = SV_CONTAINER_OF(head, struct sv_client, rcu);
+
+    sv_policy_free(atomic_load(&client->policy));
+    free(atomic_load(&client->limiter));
+    free(client->ended);
+    free(client);
+}
+
+void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client)
+{
+    if (client->removed && !client->conns) {
+        sv_rcu_defer(&hub->engine->rcu, &client->rcu, free_client);
+    }
+}
+
+static void remove_locked(struct sv_hub *hub, struct sv_client *client, unsigned code)
+{
+    end_seats(hub, client, code);
+    sv_hub_wg_remove(hub, client, code);
+    sv_map_remove(&hub->clients_by_id, client->id_hash);
+    sv_map_remove(&hub->clients_by_key, client->key);
+    sv_pool_release(hub->pool, client->address_index);
+    sv_heap_remove(&hub->expiries, &client->expiry);
+    client->removed = true;
+    sv_client_free_if_unused(hub, client);
+}
+
+/* ---- replacing ---- */
 
 /* Sessions that may no longer be: each by its own link's source. */
 static void end_refused(struct sv_hub *hub, struct sv_client *client)
@@ -189,53 +200,55 @@ static int change_key(struct sv_hub *hub, struct sv_client *client, const uint8_
     return 0;
 }
 
-static int change_address(struct sv_hub *hub, struct sv_client *client, const char *text)
+static void change_address(struct sv_hub *hub, struct sv_client *client, uint32_t index)
 {
-    uint32_t index;
-    uint8_t addr[16];
-    int error;
-
-    if (!text || !*text ||
-        (sv_addr_parse(addr, text) == 0 && sv_pool_index(hub->pool, addr, &index) == 0 &&
-         index == client->address_index)) {
-        return 0;
+    if (index != client->address_index) {
+        end_seats(hub, client, SV_DISCONNECT_KICKED);
+        sv_pool_release(hub->pool, client->address_index);
+        client->address_index = index;
     }
-    error = take_address(hub, text, &index);
-    if (error) {
-        return error;
-    }
-    end_seats(hub, client, SV_DISCONNECT_KICKED);
-    sv_pool_release(hub->pool, client->address_index);
-    client->address_index = index;
-    return 0;
 }
 
-static void arm_expiry(struct sv_hub *hub, struct sv_client *client)
+static int arm_expiry(struct sv_hub *hub, struct sv_client *client)
 {
     uint64_t at = client->expires_at > 0 ? (uint64_t)client->expires_at * SV_NS_PER_S : SV_NEVER;
+    int error = sv_heap_set(&hub->expiries, &client->expiry, at);
 
-    if (sv_heap_set(&hub->expiries, &client->expiry, at)) {
-        sv_log(SV_LOG_ERROR,
-               "the expiry of %s could not be armed: out of memory; it is checked at handshakes only",
-               client->id);
-    }
     pthread_cond_signal(&hub->changed);
+    return error;
 }
 
-static void apply_rules(struct sv_hub *hub, struct sv_client *client, const sv_client_entry *entry,
-                        struct sv_policy *policy, struct sv_limiter *limiter, bool new_limit)
+struct rules {
+    struct sv_policy *policy;
+    struct sv_limiter *limiter;
+    bool new_limit; /* false: the limiter stays as it is */
+};
+
+static void free_rules(struct rules *rules)
 {
+    sv_policy_free(rules->policy);
+    free(rules->limiter);
+}
+
+/* The rules are the client's from now on, also on SV_E_NOMEM. */
+static int apply_rules(struct sv_hub *hub, struct sv_client *client, const sv_client_entry *entry,
+                       struct rules *rules)
+{
+    int error;
+
     client->disabled = entry->disabled;
     client->expires_at = entry->expires_at;
     client->max_sessions = entry->max_connections ? entry->max_connections : 1;
-    swap_policy(hub, client, policy);
-    if (new_limit) {
+    swap_policy(hub, client, rules->policy);
+    if (rules->new_limit) {
         client->entry_rate = entry->bytes_per_sec;
         client->entry_burst = entry->burst_bytes;
-        swap_limiter(hub, client, limiter);
+        swap_limiter(hub, client, rules->limiter);
     }
-    arm_expiry(hub, client);
+    *rules = (struct rules){0};
+    error = arm_expiry(hub, client);
     end_refused(hub, client);
+    return error;
 }
 
 static void format_addresses(const struct sv_hub *hub, const struct sv_client *client, char *addr4,
@@ -266,50 +279,89 @@ static int check_locked(struct sv_hub *hub, const struct sv_client *client, cons
     return sv_hub_wg_check(hub, client, entry);
 }
 
-static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy *policy,
-                      struct sv_client **out)
+static int read_limit(const struct sv_hub *hub, const struct sv_client *client, const sv_client_entry *entry,
+                      struct rules *rules)
 {
-    struct sv_client *client = sv_hub_find_client(hub, entry->client_id);
-    bool fresh = !client;
     uint64_t rate = entry->bytes_per_sec ? entry->bytes_per_sec : hub->default_rate;
     uint64_t burst = entry->bytes_per_sec ? entry->burst_bytes : hub->default_burst;
-    struct sv_limiter *limiter;
-    bool new_limit;
-    int error = check_locked(hub, client, entry);
+    int error = 0;
+
+    rules->new_limit = !client || client->entry_rate != entry->bytes_per_sec ||
+                       client->entry_burst != entry->burst_bytes;
+    if (rules->new_limit) {
+        rules->limiter = make_limiter(rate, burst, &error);
+    }
+    return error;
+}
+
+/* The client under the entry's key, with its address claimed; new where there was none. */
+static int identify(struct sv_hub *hub, const sv_client_entry *entry, struct sv_client **client)
+{
+    uint32_t index;
+    int error = sv_hub_claim_address(hub, *client, entry, &index);
 
     if (error) {
         return error;
     }
-    new_limit = fresh || client->entry_rate != entry->bytes_per_sec ||
-                client->entry_burst != entry->burst_bytes;
-    limiter = new_limit ? make_limiter(rate, burst, &error) : NULL;
-    if (new_limit && error) {
+    error = *client ? change_key(hub, *client, entry->public_key) : new_client(hub, entry, index, client);
+    if (error) {
+        sv_hub_unclaim_address(hub, *client, entry, index);
         return error;
     }
-    error = fresh ? new_client(hub, entry, &client) : change_address(hub, client, entry->assigned_ip);
-    if (!error && !fresh) {
-        error = change_key(hub, client, entry->public_key);
+    change_address(hub, *client, index);
+    return 0;
+}
+
+/* Up to `identify` whatever fails changes nothing; without memory for what comes then there is no client: it must not come in by half its rules. */
+static int put_locked(struct sv_hub *hub, const sv_client_entry *entry, struct rules *rules,
+                      struct sv_client **out)
+{
+    struct sv_client *client = sv_hub_find_client(hub, entry->client_id);
+    int error = check_locked(hub, client, entry);
+
+    if (!error) {
+        error = read_limit(hub, client, entry, rules);
+    }
+    if (!error) {
+        error = identify(hub, entry, &client);
     }
     if (error) {
-        free(limiter);
         return error;
     }
-    apply_rules(hub, client, entry, policy, limiter, new_limit);
-    if (sv_hub_wg_sync(hub, client, entry->wg_public_key)) {
-        sv_log(SV_LOG_ERROR, "out of memory: client '%s' is no WireGuard peer", client->id);
+    error = apply_rules(hub, client, entry, rules);
+    if (!error) {
+        error = sv_hub_wg_sync(hub, client, entry->wg_public_key);
+    }
+    if (error) {
+        remove_locked(hub, client, SV_DISCONNECT_INTERNAL);
+        return error;
     }
     *out = client;
     return 0;
 }
 
+/* What is stored as otherwise than it is here must not come in as it is here. */
+static void put_out(struct sv_hub *hub, const sv_client_entry *entry)
+{
+    struct sv_client *client = sv_hub_find_client(hub, entry->client_id);
+
+    if (client) {
+        remove_locked(hub, client, SV_DISCONNECT_INTERNAL);
+    }
+    sv_hub_keep_address(hub, entry->assigned_ip);
+}
+
+/* In words of its own: others may have been left by an earlier call. */
+static int in_words(int error)
+{
+    return error == SV_E_NOMEM ? sv_fail(error, "out of memory") : error;
+}
+
 /* The policy of an entry that may be put, as far as that can be told without the lock. */
-static int read_entry(struct sv_hub *hub, const sv_client_entry *entry, struct sv_policy **policy)
+static int read_entry(const sv_client_entry *entry, struct sv_policy **policy)
 {
     size_t id_len = entry->client_id ? strlen(entry->client_id) : 0;
 
-    if (!hub) {
-        return SV_E_STATE;
-    }
     if (id_len == 0 || id_len >= SV_CLIENT_ID_SIZE) {
         return sv_fail(SV_E_INVALID, "clientId: must have 1 to %d bytes", SV_CLIENT_ID_SIZE - 1);
     }
@@ -319,33 +371,35 @@ static int read_entry(struct sv_hub *hub, const sv_client_entry *entry, struct s
 int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6)
 {
     struct sv_hub *hub = engine->hub;
-    struct sv_policy *policy = NULL;
     struct sv_client *client = NULL;
-    int error = read_entry(hub, entry, &policy);
+    struct rules rules = {0};
+    int error = hub ? read_entry(entry, &rules.policy) : SV_E_STATE;
 
-    if (error) {
+    if (!hub) {
         return error;
     }
     pthread_mutex_lock(&hub->lock);
-    error = put_locked(hub, entry, policy, &client);
+    if (!error) {
+        error = put_locked(hub, entry, &rules, &client);
+    }
     if (!error) {
         format_addresses(hub, client, addr4, addr6);
+    } else if (entry->agreed) {
+        put_out(hub, entry);
     }
     pthread_mutex_unlock(&hub->lock);
-    if (error) {
-        sv_policy_free(policy);
-    }
-    return error;
+    free_rules(&rules);
+    return in_words(error);
 }
 
 int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry)
 {
     struct sv_hub *hub = engine->hub;
     struct sv_policy *policy = NULL;
-    int error = read_entry(hub, entry, &policy);
+    int error = hub ? read_entry(entry, &policy) : SV_E_STATE;
 
     if (error) {
-        return error;
+        return in_words(error);
     }
     pthread_mutex_lock(&hub->lock);
     error = check_locked(hub, sv_hub_find_client(hub, entry->client_id), entry);
@@ -354,72 +408,7 @@ int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry)
     return error;
 }
 
-/* ---- addresses without a client ---- */
-
-int sv_hub_hold_address(sv_engine *engine, const char *address)
-{
-    struct sv_hub *hub = engine->hub;
-    uint32_t index;
-    int error;
-
-    if (!hub) {
-        return SV_E_STATE;
-    }
-    if (!address || !*address) {
-        return sv_fail(SV_E_INVALID, "assignedIp: is missing");
-    }
-    pthread_mutex_lock(&hub->lock);
-    error = take_address(hub, address, &index);
-    pthread_mutex_unlock(&hub->lock);
-    return error;
-}
-
-void sv_hub_release_address(sv_engine *engine, const char *address)
-{
-    struct sv_hub *hub = engine->hub;
-    uint8_t addr[16];
-    uint32_t index;
-
-    if (!hub || sv_addr_parse(addr, address)) {
-        return;
-    }
-    pthread_mutex_lock(&hub->lock);
-    if (sv_pool_index(hub->pool, addr, &index) == 0) {
-        sv_pool_release(hub->pool, index);
-    }
-    pthread_mutex_unlock(&hub->lock);
-}
-
-/* ---- taking out ---- */
-
-static void free_client(struct sv_rcu_head *head)
-{
-    struct sv_client *client = SV_CONTAINER_OF(head, struct sv_client, rcu);
-
-    sv_policy_free(atomic_load(&client->policy));
-    free(atomic_load(&client->limiter));
-    free(client->ended);
-    free(client);
-}
-
-void sv_client_free_if_unused(struct sv_hub *hub, struct sv_client *client)
-{
-    if (client->removed && !client->conns) {
-        sv_rcu_defer(&hub->engine->rcu, &client->rcu, free_client);
-    }
-}
-
-static void remove_locked(struct sv_hub *hub, struct sv_client *client, unsigned code)
-{
-    end_seats(hub, client, code);
-    sv_hub_wg_remove(hub, client, code);
-    sv_map_remove(&hub->clients_by_id, client->id_hash);
-    sv_map_remove(&hub->clients_by_key, client->key);
-    sv_pool_release(hub->pool, client->address_index);
-    sv_heap_remove(&hub->expiries, &client->expiry);
-    client->removed = true;
-    sv_client_free_if_unused(hub, client);
-}
+/* ---- commands about one client ---- */
 
 int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code)
 {
@@ -435,7 +424,7 @@ int sv_hub_remove_client(sv_engine *engine, const char *client_id, unsigned code
         remove_locked(hub, client, code);
     }
     pthread_mutex_unlock(&hub->lock);
-    return client ? 0 : SV_E_NOT_FOUND;
+    return client ? 0 : sv_fail(SV_E_NOT_FOUND, "client '%.128s' does not exist", client_id);
 }
 
 static bool disconnect_locked(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id,
@@ -488,7 +477,7 @@ int sv_hub_set_rate_limit(sv_engine *engine, const char *client_id, uint64_t byt
     }
     limiter = make_limiter(bytes_per_sec, burst_bytes, &error);
     if (error) {
-        return error;
+        return in_words(error);
     }
     pthread_mutex_lock(&hub->lock);
     client = sv_hub_find_client(hub, client_id);

@@ -93,6 +93,19 @@ void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
 void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
 /* What a connection of the client counted, when it is closed. */
 void sv_hub_keep_traffic(struct sv_client *client, const struct sv_traffic *traffic);
+
+/* ---- hub_address.c ---- */
+
+/* The address of the entry, the client's own or taken for it; client NULL: it is new. A further session that has it on loan ends. SV_E_EXISTS, SV_E_FULL,
+ * SV_E_INVALID. */
+int sv_hub_claim_address(struct sv_hub *hub, const struct sv_client *client, const sv_client_entry *entry,
+                         uint32_t *index);
+/* As it was before the claim. */
+void sv_hub_unclaim_address(struct sv_hub *hub, const struct sv_client *client, const sv_client_entry *entry,
+                            uint32_t index);
+/* It is held from now on, if it was free. */
+void sv_hub_keep_address(struct sv_hub *hub, const char *address);
+
 /* ---- hub_wg.c ---- */
 
 /* The entry's WireGuard key may be its: SV_E_EXISTS. `client` is NULL for a new one. */

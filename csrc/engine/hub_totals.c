@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "engine/hub.h"
 #include "engine/wg.h"
@@ -115,7 +116,7 @@ int sv_hub_totals(sv_engine *engine, const char *client_id, sv_client_totals *to
     pthread_mutex_lock(&hub->lock);
     if (client_id) {
         client = sv_hub_find_client(hub, client_id);
-        error = client ? 0 : SV_E_NOT_FOUND;
+        error = client ? 0 : sv_fail(SV_E_NOT_FOUND, "client '%.128s' does not exist", client_id);
         if (client && cap > 0) {
             fill(totals, client);
         }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "engine/dialer.h"
 #include "engine/hub.h"
 #include "engine/wg.h"
@@ -200,7 +201,7 @@ int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *i
     pthread_mutex_lock(&hub->lock);
     if (client_id) {
         client = sv_hub_find_client(hub, client_id);
-        error = client ? 0 : SV_E_NOT_FOUND;
+        error = client ? 0 : sv_fail(SV_E_NOT_FOUND, "client '%.128s' does not exist", client_id);
         if (client) {
             list_client(&listing, NULL, client);
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -23,8 +24,8 @@ from smartvpn.commands import (
     UpdateClientParams,
 )
 from smartvpn.config import ClientEntry, RateLimit, WgPeerConfig
-from smartvpn.errors import InvalidStateError, NotFoundError
-from smartvpn.events import Started, StatusChanged, Stopped
+from smartvpn.errors import InvalidStateError, NotFoundError, RegistryError
+from smartvpn.events import ErrorReported, Started, StatusChanged, Stopped
 from smartvpn.hub._changes import Changes
 from smartvpn.hub._peers import Peers, numeric_endpoint
 from smartvpn.hub._reports import (
@@ -35,7 +36,7 @@ from smartvpn.hub._reports import (
     wg_peer_info,
 )
 from smartvpn.hub._running import Running, refuse_past
-from smartvpn.registry import Origin
+from smartvpn.registry import DamagedClientError, Origin
 from smartvpn.types import (
     ClientKeypairs,
     ClientList,
@@ -51,6 +52,8 @@ from smartvpn.types import (
     TunnelState,
     WgPeerList,
 )
+
+_TOLD = 3
 
 
 @frozen(kw_only=True)
@@ -170,24 +173,26 @@ class Hub:
         return await self._hub().registry.get(params.client_id)
 
     async def list_registered_clients(self, params: ListRegisteredParams) -> RegisteredClients:
-        """A page of the entries."""
+        """A page of the entries; those that are damaged are counted, and an event says which."""
         page = await self._hub().registry.list(
             tag=params.tag, enabled=params.enabled, offset=params.offset, limit=params.limit
         )
+        if page.damaged:
+            self._fanout.publish(_not_listed(page.damaged))
         return RegisteredClients(clients=tuple(page), total=page.total)
 
     async def enable_client(self, params: ClientIdParams) -> None:
         """Let it in again."""
-        await self._change(params.client_id, "enableClient", lambda entry: evolve(entry, enabled=True))
+        await self._change(params.client_id, "enableClient", enabled=True)
 
     async def disable_client(self, params: ClientIdParams) -> None:
         """End its sessions and refuse the next ones."""
-        await self._change(params.client_id, "disableClient", lambda entry: evolve(entry, enabled=False))
+        await self._change(params.client_id, "disableClient", enabled=False)
 
     async def update_client(self, params: UpdateClientParams) -> ClientEntry:
         """Change the entry; live sessions go on under the new rules where they may."""
         async with self._changing(params.client_id) as running:
-            before = await running.registry.get(params.client_id)
+            before = await running.entry(params.client_id, params.update.replaces)
             refuse_past("update.expiresAt", params.update.expires_at)
             after = params.update.apply(before)
             entry = await running.replace(before, after, _by("updateClient"))
@@ -195,21 +200,16 @@ class Hub:
                 running.end_rate_limit_override(entry)
             return entry
 
-    async def _change(
-        self, client_id: str, action: str, change: Callable[[ClientEntry], ClientEntry]
-    ) -> tuple[Running, ClientEntry]:
+    async def _change(self, client_id: str, action: str, **changes: Any) -> tuple[Running, ClientEntry]:
         async with self._changing(client_id) as running:
-            before = await running.registry.get(client_id)
-            return running, await running.replace(before, change(before), _by(action))
+            before = await running.entry(client_id, changes)
+            return running, await running.replace(before, evolve(before, **changes), _by(action))
 
     async def rotate_client_key(self, params: ClientIdParams) -> ConfigBundle:
         """Fresh keys and configs; the old session ends."""
         noise, wireguard = Keypair.generate(), Keypair.generate()
-        running, entry = await self._change(
-            params.client_id,
-            "rotateClientKey",
-            lambda entry: evolve(entry, public_key=noise.public_key, wg_public_key=wireguard.public_key),
-        )
+        keys = {"public_key": noise.public_key, "wg_public_key": wireguard.public_key}
+        running, entry = await self._change(params.client_id, "rotateClientKey", **keys)
         return running.bundles.bundle(entry, noise.private_key, wireguard.private_key)
 
     async def export_client_config(self, params: ExportParams) -> ExportedConfig:
@@ -230,20 +230,20 @@ class Hub:
     async def disconnect_client(self, params: SessionParams) -> None:
         """End one session of the client, or all; it may come back."""
         async with self._changing(params.client_id) as running:
-            await running.registry.get(params.client_id)
+            await running.require(params.client_id)
             await running.disconnect(params.client_id, params.session_id, _by("disconnectClient"))
 
     async def set_client_rate_limit(self, params: RateLimitParams) -> None:
         """Until a restart, or an update that carries a rate limit."""
         limit = RateLimit(bytes_per_sec=params.rate_bytes_per_sec, burst_bytes=params.burst_bytes)
         async with self._changing(params.client_id) as running:
-            await running.registry.get(params.client_id)
+            await running.require(params.client_id)
             await running.override_rate_limit(params.client_id, limit, _by("setClientRateLimit"))
 
     async def remove_client_rate_limit(self, params: ClientIdParams) -> None:
         """Unlimited, until a restart or an update that carries a rate limit."""
         async with self._changing(params.client_id) as running:
-            await running.registry.get(params.client_id)
+            await running.require(params.client_id)
             await running.override_rate_limit(params.client_id, None, _by("removeClientRateLimit"))
 
     async def get_client_telemetry(self, params: SessionParams) -> ClientTelemetry:
@@ -303,6 +303,13 @@ def _peer_list(peers: Peers) -> WgPeerList:
 def _look(running: Running) -> tuple[Counters, list[Session], list[WgPeer]]:
     peers = [peer for peer in running.peers.all() if not peer.client_id]
     return running.engine.counters(), running.engine.sessions(), peers
+
+
+def _not_listed(damaged: Sequence[DamagedClientError]) -> ErrorReported:
+    """Some of many by name: an event is no list."""
+    told = "; ".join(str(error) for error in damaged[:_TOLD])
+    more = f"; and {len(damaged) - _TOLD} more" if len(damaged) > _TOLD else ""
+    return ErrorReported(message=f"not listed: {told}{more}", code=RegistryError.code)
 
 
 def _by(action: str) -> Origin:

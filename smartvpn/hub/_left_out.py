@@ -25,20 +25,30 @@ class LeftOut:
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._absent
 
-    def add(self, entry: ClientEntry, error: SmartVpnError) -> None:
-        """The engine refused it and has not got it."""
-        try:
-            self._engine.hold_address(entry.assigned_ip)
-            held = entry.assigned_ip
-        except SmartVpnError:  # it lies outside the subnet, or is the hub's own
-            held = None
-        self._absent[entry.client_id] = _Absent(str(error), held)
+    def add(self, entry: ClientEntry, error: SmartVpnError, *, held: bool = False) -> None:
+        """The engine refused it and has not got it; `held`: its address is kept already."""
+        if not held:
+            try:
+                self._engine.hold_address(entry.assigned_ip)
+                held = True
+            except SmartVpnError:  # it lies outside the subnet, or is the hub's own
+                pass
+        self._absent[entry.client_id] = _Absent(str(error), entry.assigned_ip if held else None)
+
+    def holds(self, entry: ClientEntry) -> bool:
+        """Whether it is left out, and the entry's address kept for it."""
+        absent = self._absent.get(entry.client_id)
+        return absent is not None and absent.held == entry.assigned_ip
 
     def forget(self, client_id: str) -> None:
-        """It was removed, or is about to come in: its address is free."""
+        """It was removed, or has another address: its own is free."""
         absent = self._absent.pop(client_id, None)
         if absent is not None and absent.held is not None:
             self._engine.release_address(absent.held)
+
+    def let_in(self, client_id: str) -> None:
+        """It is about to come in with the address that was kept for it."""
+        del self._absent[client_id]
 
     def refuse(self, client_id: str) -> None:
         """Raise InvalidStateError with the reason, if the client is left out."""

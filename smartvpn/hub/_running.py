@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, validate
 
 from smartvpn._address import join_host_port
 from smartvpn._caller import caller_uid
@@ -37,7 +37,7 @@ from smartvpn.hub._reports import client_info
 from smartvpn.hub._traffic import Traffic
 from smartvpn.keys import PrivateKey
 from smartvpn.network import Network
-from smartvpn.registry import Origin
+from smartvpn.registry import DamagedClientError, Origin
 from smartvpn.registry.sqlite import SqliteRegistry
 from smartvpn.types import ConfigBundle, Keypair, ListenAddresses
 
@@ -204,8 +204,10 @@ class Running:
         """Give the engine every entry, on a thread: there may be very many."""
         moved: dict[str, str | None] = {}
         async for portion in self.registry.portions():
+            for damage in portion.damaged:
+                self._leave_out(damage.entry, _damaged(damage.reason))
             for entry, error in await to_the_end(self._admit, portion, moved):
-                self._leave_out(entry, error)
+                self._leave_out(entry, _fault(entry) or error)
         if moved:
             await self.registry.readdress(moved)
 
@@ -224,9 +226,9 @@ class Running:
                 moved[entry.client_id] = address6
         return refused
 
-    def _leave_out(self, entry: ClientEntry, error: SmartVpnError) -> None:
+    def _leave_out(self, entry: ClientEntry, error: SmartVpnError, *, held: bool = False) -> None:
         """An entry that this hub has no place for is told and left out, not lost."""
-        self.left_out.add(entry, error)
+        self.left_out.add(entry, error, held=held)
         message = f"client '{entry.client_id}' is left out: {error}"
         log.error("%s", message)
         self._fanout.publish(ErrorReported(message=message, code=error.code))
@@ -272,10 +274,24 @@ class Running:
     async def _refuse_known(self, client_id: str) -> None:
         """The engine would take the entry for a change to the old one."""
         try:
-            await self.registry.get(client_id)
+            await self.require(client_id)
         except NotFoundError:
             return
         raise AlreadyExistsError(f"client '{client_id}' exists already")
+
+    async def require(self, client_id: str) -> None:
+        """Raise NotFoundError where the registry has no such client, damaged or not."""
+        with suppress(DamagedClientError):
+            await self.registry.get(client_id)
+
+    async def entry(self, client_id: str, replaced: Iterable[str]) -> ClientEntry:
+        """The client as it is; damaged, where nothing is wrong with it but what is `replaced` now."""
+        try:
+            return await self.registry.get(client_id)
+        except DamagedClientError as damage:
+            if not damage.wrong <= {*replaced, "assigned_ip6"}:
+                raise
+            return damage.entry
 
     async def replace(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
         """The entry changed, in the registry and the engine or in neither.
@@ -285,22 +301,41 @@ class Running:
         """
         if after.assigned_ip != before.assigned_ip:
             return await self._move(after, by)
-        known = after.client_id not in self.left_out
-        if known:
-            self.engine.check_client(after)
+        if after.client_id in self.left_out:
+            return await self._replace_left_out(after, by)
+        self.engine.check_client(after)
         await self.registry.update(after, by)
-        if known:
+        self._take(after)
+        return after
+
+    async def _replace_left_out(self, after: ClientEntry, by: Origin) -> ClientEntry:
+        """It comes in, where the change removes what kept it out."""
+        welcome = self.left_out.holds(after) and self._is_agreed_to(after)
+        if welcome:
+            after = self._addressed(after)
+        await self.registry.update(after, by)
+        if welcome:
+            self.left_out.let_in(after.client_id)
             self._take(after)
         return after
 
+    def _is_agreed_to(self, entry: ClientEntry) -> bool:
+        try:
+            self.engine.check_client(entry)
+        except SmartVpnError:
+            return False
+        return True
+
     async def _move(self, after: ClientEntry, by: Origin) -> ClientEntry:
+        """The new address is held until it is the client's: no session is given it meanwhile."""
         self.engine.hold_address(after.assigned_ip)
         try:
             after = self._addressed(after)
             self.engine.check_client(after)
             await self.registry.update(after, by)
-        finally:
+        except BaseException:
             self.engine.release_address(after.assigned_ip)
+            raise
         self.left_out.forget(after.client_id)
         self._take(after)
         return after
@@ -308,18 +343,20 @@ class Running:
     def _take(self, entry: ClientEntry) -> None:
         """What the engine agreed to. Where even so it has no memory for it, nobody comes in by old rules."""
         try:
-            self.engine.put_client(entry, assigned_ip=entry.assigned_ip)
+            self.engine.put_client(entry, assigned_ip=entry.assigned_ip, agreed=True)
         except SmartVpnError as error:
-            with suppress(NotFoundError):
-                self.engine.remove_client(entry.client_id)
-            self._leave_out(entry, error)
+            self._leave_out(entry, error, held=True)
 
     async def remove(self, client_id: str, by: Origin) -> None:
-        """The client is gone, its sessions and counters too."""
-        await self.registry.remove(client_id, by)
+        """The client is gone, its sessions and counters too; also one whose row another program took away."""
+        try:
+            await self.registry.remove(client_id, by)
+        except NotFoundError:
+            self.engine.require_client(client_id)
+            await self.note(by, client_id)
         if client_id in self.left_out:
             self.left_out.forget(client_id)
-        else:
+        with suppress(NotFoundError):
             self.engine.remove_client(client_id)
         self.traffic.forget(client_id)
 
@@ -393,6 +430,19 @@ class Running:
             if session.session_id == event.session_id:
                 return ClientConnected(client=client_info(session))
         return None
+
+
+def _damaged(reason: str) -> RegistryError:
+    return RegistryError(f"damaged in the registry: {reason}")
+
+
+def _fault(entry: ClientEntry) -> RegistryError | None:
+    """What is wrong with an entry that was read as it stood."""
+    try:
+        validate(entry)
+    except ConfigError as error:
+        return _damaged(str(error))
+    return None
 
 
 def refuse_past(field: str, moment: object) -> None:

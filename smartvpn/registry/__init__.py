@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from smartvpn.config import ClientEntry
 from smartvpn.registry._audit import AuditRecord, Origin
-from smartvpn.types import ClientTotals, EntryPage
+from smartvpn.registry._damage import DamagedClientError, Entries
+from smartvpn.types import ClientTotals
 
-__all__ = ["AuditRecord", "Origin", "Registry"]
+__all__ = ["AuditRecord", "DamagedClientError", "Entries", "Origin", "Registry"]
 
 
 class Registry(Protocol):
@@ -21,11 +22,11 @@ class Registry(Protocol):
     A write that returned survives kill -9 and power loss. A read sees every write that returned
     before it began. A write stands in the audit log with its origin, this process where none is
     given. All methods raise RegistryError when the store fails; a failed read is never an empty
-    answer.
+    answer. Of lists, clients that are damaged stand apart.
     """
 
     async def get(self, client_id: str) -> ClientEntry:
-        """The client. Raises NotFoundError."""
+        """The client. Raises NotFoundError, DamagedClientError."""
         ...
 
     async def find_by_public_key(self, public_key: str) -> ClientEntry | None:
@@ -47,11 +48,11 @@ class Registry(Protocol):
         enabled: bool | None = None,
         offset: int = 0,
         limit: int | None = None,
-    ) -> EntryPage:
+    ) -> Entries:
         """A page of the clients that match, in the order of their ids, and how many match in all."""
         ...
 
-    def portions(self) -> AsyncIterator[Sequence[ClientEntry]]:
+    def portions(self) -> AsyncIterator[Entries]:
         """All clients in the order of their ids, in lists of up to a thousand."""
         ...
 
@@ -60,11 +61,11 @@ class Registry(Protocol):
         ...
 
     async def update(self, entry: ClientEntry, by: Origin | None = None) -> None:
-        """Replace the client of that id. Raises NotFoundError, ConflictError."""
+        """Replace the client of that id, damaged or not. Raises NotFoundError, ConflictError."""
         ...
 
     async def remove(self, client_id: str, by: Origin | None = None) -> ClientEntry:
-        """Remove a client and return what it was. Raises NotFoundError."""
+        """Remove a client, damaged or not, and return what it was. Raises NotFoundError."""
         ...
 
     async def readdress(self, addresses: Mapping[str, str | None]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from smartvpn.config import ClientEntry
 from smartvpn.errors import AlreadyExistsError, NotFoundError
 from smartvpn.registry import records
 from smartvpn.registry._audit import KEPT_RECORDS, AuditRecord, Origin
-from smartvpn.types import ClientTotals, EntryPage
+from smartvpn.registry._damage import NAMELESS, DamagedClientError, Entries, fetch, raw_text
+from smartvpn.types import ClientTotals
 
 PORTION = 1000
 
 _ALL = -1
+_ROW = re.compile(f"{NAMELESS}([0-9]{{1,18}})")
 
 
 def execute(connection: sqlite3.Connection, statement: str, *values: Any) -> int:
@@ -26,22 +29,33 @@ def execute(connection: sqlite3.Connection, statement: str, *values: Any) -> int
 
 
 def find(connection: sqlite3.Connection, column: str, value: str) -> ClientEntry | None:
-    """The client with that value in a column that is unique."""
-    row = connection.execute(f"{records.SELECT} WHERE {column} = ?", (value,)).fetchone()
-    return None if row is None else records.entry_of(row)
+    """The client with that value in a column that is unique. Raises DamagedClientError."""
+    rows, _ = fetch(connection, f"{records.SELECT} WHERE {column} = ?", value)
+    return records.entry_of(rows[0]) if rows else None
 
 
 def get(connection: sqlite3.Connection, client_id: str) -> ClientEntry:
-    """The client. Raises NotFoundError."""
+    """The client. Raises NotFoundError, DamagedClientError."""
     entry = find(connection, "client_id", client_id)
     if entry is None:
+        _refuse_damaged_name(connection, client_id)
         raise not_found(client_id)
     return entry
 
 
+def _refuse_damaged_name(connection: sqlite3.Connection, client_id: str) -> None:
+    """Raise DamagedClientError where that is what a row is called whose own name cannot be said."""
+    if number := _ROW.fullmatch(client_id):
+        rows, _ = fetch(connection, f"{records.SELECT} WHERE rowid = ?", int(number[1]))
+        _, damaged = _told_apart(rows, records.entry_of)
+        for error in damaged:
+            if error.entry.client_id == client_id:
+                raise error
+
+
 def page(
     connection: sqlite3.Connection, tag: str | None, enabled: bool | None, offset: int, limit: int | None
-) -> EntryPage:
+) -> Entries:
     """Counted and skipped within one index, whatever is asked; only the page's own rows are looked up."""
     table = "clients" if tag is None else "client_tags"
     conditions = {"tag": tag, "enabled": None if enabled is None else int(enabled)}
@@ -50,19 +64,37 @@ def page(
     values = tuple(given.values())
     total = connection.execute(f"SELECT count(*) FROM {table}{where}", values).fetchone()[0]
     ids = f"SELECT client_id FROM {table}{where} ORDER BY client_id LIMIT ? OFFSET ?"
-    rows = connection.execute(
-        f"SELECT {', '.join(records.COLUMNS)} FROM ({ids}) CROSS JOIN clients USING (client_id)"
-        " ORDER BY client_id",
-        (*values, _ALL if limit is None else limit, offset),
+    rows, _ = fetch(
+        connection,
+        f"SELECT clients.rowid, {', '.join(records.COLUMNS)}"
+        f" FROM ({ids}) CROSS JOIN clients USING (client_id) ORDER BY client_id",
+        *values,
+        _ALL if limit is None else limit,
+        offset,
     )
-    return EntryPage(map(records.entry_of, rows), total)
+    entries, damaged = _told_apart(rows, records.entry_of)
+    return Entries(entries, total, damaged)
 
 
-def portion(connection: sqlite3.Connection, after: str | None) -> Sequence[ClientEntry]:
-    """The next thousand in the order of ids, as they were checked when they were written."""
-    where, values = ("", ()) if after is None else (" WHERE client_id > ?", (after,))
-    rows = connection.execute(f"{records.SELECT}{where} ORDER BY client_id LIMIT {PORTION}", values)
-    return [records.trusted_entry_of(row) for row in rows]
+def portion(connection: sqlite3.Connection, after: bytes | None) -> tuple[Entries, bytes | None]:
+    """The next thousand in the order of ids, as they were when they were written, and the last id's bytes."""
+    where, values = ("", ()) if after is None else (" WHERE client_id > CAST(? AS TEXT)", (after,))
+    statement = f"{records.SELECT}{where} ORDER BY client_id LIMIT {PORTION}"
+    rows, readable = fetch(connection, statement, *values)
+    entries, damaged = _told_apart(rows, records.trusted_entry_of if readable else records.entry_of)
+    return Entries(entries, len(rows), damaged), raw_text(rows[-1][1]) if rows else None
+
+
+def _told_apart(
+    rows: Iterable[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], ClientEntry]
+) -> tuple[list[ClientEntry], list[DamagedClientError]]:
+    entries, damaged = [], []
+    for row in rows:
+        try:
+            entries.append(read(row))
+        except DamagedClientError as error:
+            damaged.append(error)
+    return entries, damaged
 
 
 # clients, written
@@ -81,25 +113,36 @@ def insert(connection: sqlite3.Connection, entry: ClientEntry, origin: Origin) -
 
 
 def update(connection: sqlite3.Connection, entry: ClientEntry, origin: Origin) -> None:
-    """Raises NotFoundError, ConflictError."""
-    before = get(connection, entry.client_id)
+    """What was damaged is replaced with the rest. Raises NotFoundError, ConflictError."""
+    before, wrong = _whatever_it_is(connection, entry.client_id)
     client_id, *values = records.row_of(entry)
     try:
         execute(connection, records.UPDATE, *values, client_id)
     except sqlite3.IntegrityError as error:
         raise records.conflict(error, entry) from None
-    if (set(before.tags), before.enabled) != (set(entry.tags), entry.enabled):
+    if wrong or (set(before.tags), before.enabled) != (set(entry.tags), entry.enabled):
         execute(connection, "DELETE FROM client_tags WHERE client_id = ?", entry.client_id)
         _insert_tags(connection, entry)
-    note(connection, origin, entry.client_id, records.differences(before, entry))
+    note(connection, origin, entry.client_id, records.differences(before, entry, wrong))
 
 
 def remove(connection: sqlite3.Connection, client_id: str, origin: Origin) -> ClientEntry:
     """Its tags and counters go along. Raises NotFoundError."""
-    entry = get(connection, client_id)
-    execute(connection, "DELETE FROM clients WHERE client_id = ?", client_id)
+    entry, wrong = _whatever_it_is(connection, client_id)
+    if "client_id" in wrong:
+        execute(connection, "DELETE FROM clients WHERE rowid = ?", int(client_id.removeprefix(NAMELESS)))
+    else:
+        execute(connection, "DELETE FROM clients WHERE client_id = ?", client_id)
     note(connection, origin, client_id, {})
     return entry
+
+
+def _whatever_it_is(connection: sqlite3.Connection, client_id: str) -> tuple[ClientEntry, frozenset[str]]:
+    """The client, damaged or not, and the fields that are. Raises NotFoundError."""
+    try:
+        return get(connection, client_id), frozenset()
+    except DamagedClientError as error:
+        return error.entry, error.wrong
 
 
 def readdress(connection: sqlite3.Connection, addresses: Mapping[str, str | None]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from attrs import fields_dict
 
+from smartvpn import _fields as check
 from smartvpn._fields import camel_case
-from smartvpn._json import dump, from_json, to_json
+from smartvpn._json import dump, from_json, parse, to_json
 from smartvpn.config import ClientEntry, ClientSecurity
 from smartvpn.errors import ConflictError, RegistryError, SmartVpnError
 from smartvpn.registry._audit import AuditRecord
+from smartvpn.registry._damage import DamagedClientError, salvaged
 from smartvpn.types import ClientTotals, DropCounters
 
 COLUMNS = (
@@ -32,7 +34,7 @@ COLUMNS = (
     "tags",
 )
 
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM clients"
+SELECT = f"SELECT clients.rowid, {', '.join(COLUMNS)} FROM clients"
 INSERT = f"INSERT INTO clients ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 UPDATE = f"UPDATE clients SET {', '.join(name + ' = ?' for name in COLUMNS[1:])} WHERE client_id = ?"
 
@@ -67,44 +69,61 @@ def _security_text(security: ClientSecurity) -> str:
 
 
 def entry_of(row: tuple[Any, ...]) -> ClientEntry:
-    """The entry of a row of SELECT. Raises RegistryError when the row holds what no entry may."""
+    """The entry of a row of SELECT. Raises DamagedClientError when the row holds what no entry may."""
     try:
         return ClientEntry(**_restored(row))
-    except (ValueError, TypeError) as error:
-        raise _damaged(row, error) from None
+    except (ValueError, TypeError):
+        raise _damaged(row) from None
 
 
 def trusted_entry_of(row: tuple[Any, ...]) -> ClientEntry:
     """As `entry_of`, but what was checked when it was written is not checked again.
 
-    For a hub that starts with 100,000 of them: the engine checks the values it is given.
+    For a hub that starts with 100,000 of them: the engine checks the values it is given, those but
+    that it would take for others.
     """
     try:
         entry = object.__new__(ClientEntry)
         for name, value in _restored(row).items():
             object.__setattr__(entry, name, value)
-    except (ValueError, TypeError) as error:
-        raise _damaged(row, error) from None
+        check.client_id(entry.client_id)
+        _PRIORITY(entry.priority)
+    except (ValueError, TypeError):
+        raise _damaged(row) from None
     return entry
 
 
 def _restored(row: tuple[Any, ...]) -> dict[str, Any]:
-    fields = dict(zip(COLUMNS, row, strict=True))
-    expires_at = fields["expires_at"]
-    fields["security"] = _security(fields["security"])
-    fields["enabled"] = bool(fields["enabled"])
-    fields["expires_at"] = None if expires_at is None else from_json(expires_at, datetime)
-    fields["tags"] = tuple(json.loads(fields["tags"]))
+    fields = dict(zip(COLUMNS, row[1:], strict=True))
+    for name, read in _READERS.items():
+        fields[name] = read(fields[name])
     return fields
+
+
+def _damaged(row: tuple[Any, ...]) -> DamagedClientError:
+    return salvaged(row[0], dict(zip(COLUMNS, row[1:], strict=True)), _READERS)
 
 
 @lru_cache(maxsize=1024)
 def _security(text: str) -> ClientSecurity:
-    return from_json(json.loads(text), ClientSecurity, "security")
+    return from_json(parse(text), ClientSecurity, "security")
 
 
-def _damaged(row: tuple[Any, ...], error: Exception) -> RegistryError:
-    return RegistryError(f"client '{row[0]}' is damaged in the registry: {error}")
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else from_json(text, datetime, "expiresAt")
+
+
+def _tags(text: str) -> Any:
+    return tuple(tags) if isinstance(tags := parse(text), list) else tags
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "security": _security,
+    "enabled": bool,
+    "expires_at": _moment,
+    "tags": _tags,
+}
+_PRIORITY = check.integer(0, check.UINT16_MAX)
 
 
 def conflict(error: sqlite3.IntegrityError, entry: ClientEntry) -> SmartVpnError:
@@ -120,11 +139,17 @@ def conflict(error: sqlite3.IntegrityError, entry: ClientEntry) -> SmartVpnError
 _LONGEST_DETAIL = 2048
 
 
-def differences(before: ClientEntry | None, after: ClientEntry) -> dict[str, Any]:
-    """The fields of `after`, by their JSON names, that are not those of `before`, or all of a new one."""
+def differences(
+    before: ClientEntry | None, after: ClientEntry, wrong: Collection[str] = ()
+) -> dict[str, Any]:
+    """The fields of `after`, by their JSON names, that are not those of `before`, or all of a new one.
+
+    Those in `wrong` were something else, whatever `before` says.
+    """
     if before is None:
         return {name: value for name, value in to_json(after).items() if name != "clientId"}
-    changed = [name for name in fields_dict(ClientEntry) if getattr(before, name) != getattr(after, name)]
+    names = fields_dict(ClientEntry)
+    changed = [name for name in names if name in wrong or getattr(before, name) != getattr(after, name)]
     return {camel_case(name): to_json(getattr(after, name)) for name in changed}
 
 

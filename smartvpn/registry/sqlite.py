@@ -22,10 +22,11 @@ from smartvpn.registry import _statements as sql
 from smartvpn.registry._audit import AuditRecord, Origin
 from smartvpn.registry._checkpoint import Checkpointer
 from smartvpn.registry._connection import MEMORY, Readers, Work, connect, in_transaction
+from smartvpn.registry._damage import Entries
 from smartvpn.registry._schema import MIGRATIONS, create_file, migrate, version_of
 from smartvpn.registry._sealing import SealingKey
 from smartvpn.registry._writer import Writer
-from smartvpn.types import ClientTotals, EntryPage
+from smartvpn.types import ClientTotals
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class SqliteRegistry:
     # reading
 
     async def get(self, client_id: str) -> ClientEntry:
-        """The client. Raises NotFoundError."""
+        """The client. Raises NotFoundError, DamagedClientError."""
         return await self._read(lambda db: sql.get(db, client_id))
 
     async def find_by_public_key(self, public_key: str) -> ClientEntry | None:
@@ -124,16 +125,16 @@ class SqliteRegistry:
         enabled: bool | None = None,
         offset: int = 0,
         limit: int | None = None,
-    ) -> EntryPage:
+    ) -> Entries:
         """A page of the clients that match, in the order of their ids, and how many match in all."""
         return await self._read(lambda db: sql.page(db, tag, enabled, offset, limit))
 
-    async def portions(self) -> AsyncIterator[Sequence[ClientEntry]]:
+    async def portions(self) -> AsyncIterator[Entries]:
         """All clients in the order of their ids, in lists of up to a thousand."""
-        portion = await self._read(partial(sql.portion, after=None))
-        while portion:
+        portion, last = await self._read(partial(sql.portion, after=None))
+        while last is not None:
             yield portion
-            portion = await self._read(partial(sql.portion, after=portion[-1].client_id))
+            portion, last = await self._read(partial(sql.portion, after=last))
 
     # writing
 
@@ -143,12 +144,12 @@ class SqliteRegistry:
         await self._write(lambda db: sql.insert(db, entry, origin))
 
     async def update(self, entry: ClientEntry, by: Origin | None = None) -> None:
-        """Replace the client of that id. Raises NotFoundError, ConflictError."""
+        """Replace the client of that id, damaged or not. Raises NotFoundError, ConflictError."""
         origin = by or Origin(action="updateClient")
         await self._write(lambda db: sql.update(db, entry, origin))
 
     async def remove(self, client_id: str, by: Origin | None = None) -> ClientEntry:
-        """Remove a client and return what it was. Raises NotFoundError."""
+        """Remove a client, damaged or not, and return what it was. Raises NotFoundError."""
         origin = by or Origin(action="removeClient")
         return await self._write(lambda db: sql.remove(db, client_id, origin))
 

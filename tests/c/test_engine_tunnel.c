@@ -32,7 +32,7 @@ enum { PORT = 7443, ECHO_PORT = 9, CHURN = 400, KICKS = 6, PIECE = 20000, BURST 
 enum { PHASES = KICKS + 2 };
 
 static uint8_t hub_private[32], hub_public[32], alice_private[32], alice_public[32];
-static atomic_bool traffic_ends;
+static atomic_bool traffic_ends, moved;
 static atomic_size_t echoed; /* bytes of the connection, in the hub's process */
 
 static void shell(const char *format, const char *name, int number)
@@ -344,6 +344,69 @@ static void checks_change_nothing(sv_engine *engine)
     CHECK_EQ(sv_hub_remove_client(engine, "bob", 4), 0);
 }
 
+/* Takes the lowest free address, as a further session does, again and again. */
+static void *take_what_is_free(void *arg)
+{
+    char addr4[SV_ADDR_TEXT_SIZE], addr6[SV_ADDR_TEXT_SIZE];
+    sv_client_entry entry = {.client_id = "greedy", .public_key = {8}};
+    sv_engine *engine = arg;
+
+    while (!atomic_load(&moved)) {
+        CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), 0);
+        CHECK_EQ(sv_hub_remove_client(engine, "greedy", 4), 0);
+    }
+    return NULL;
+}
+
+/* Without a moment in which it is free. */
+static void an_address_that_is_held_passes_to_its_client(sv_engine *engine)
+{
+    static const char *const places[] = {"10.96.0.3", "10.96.0.4"};
+    sv_client_entry entry = {.client_id = "bob", .public_key = {7}, .agreed = true};
+    char addr4[SV_ADDR_TEXT_SIZE], addr6[SV_ADDR_TEXT_SIZE];
+    pthread_t rival;
+    int moves = 0;
+
+    pthread_create(&rival, NULL, take_what_is_free, engine);
+    for (int turn = 0; moves < 20000; turn++) {
+        entry.assigned_ip = places[turn % 2];
+        if (sv_hub_hold_address(engine, entry.assigned_ip) == 0) {
+            CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), 0);
+            CHECK_STR(addr4, entry.assigned_ip);
+            moves++;
+        }
+    }
+    atomic_store(&moved, true);
+    pthread_join(rival, NULL);
+    CHECK_EQ(sv_hub_hold_address(engine, addr4), SV_E_EXISTS);
+    CHECK_EQ(sv_hub_remove_client(engine, "bob", 4), 0);
+}
+
+/* What was stored and cannot be put is there no more, and nobody is given its address. */
+static void an_agreed_put_that_fails(sv_engine *engine)
+{
+    static const char *const bad[] = {"192.0.2.300"};
+    sv_client_entry entry = {.client_id = "bob", .public_key = {7}, .assigned_ip = "10.96.0.3"};
+    char addr4[SV_ADDR_TEXT_SIZE], addr6[SV_ADDR_TEXT_SIZE];
+
+    for (int known = 0; known < 2; known++) {
+        if (known) {
+            CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), 0);
+        } else {
+            CHECK_EQ(sv_hub_hold_address(engine, entry.assigned_ip), 0);
+        }
+        entry.agreed = true;
+        entry.destination_deny = bad;
+        entry.destination_deny_count = 1;
+        CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), SV_E_INVALID);
+        CHECK_EQ(sv_hub_remove_client(engine, "bob", 4), SV_E_NOT_FOUND);
+        entry.agreed = false;
+        entry.destination_deny_count = 0;
+        CHECK_EQ(sv_hub_put_client(engine, &entry, addr4, addr6), SV_E_EXISTS);
+        sv_hub_release_address(engine, entry.assigned_ip);
+    }
+}
+
 static void serve_echo(pthread_t threads[2])
 {
     int listener = bound(SOCK_STREAM), datagrams = bound(SOCK_DGRAM);
@@ -367,6 +430,8 @@ static void hub_half(void)
     serve_echo(threads);
     bad_calls_change_nothing(engine);
     checks_change_nothing(engine);
+    an_address_that_is_held_passes_to_its_client(engine);
+    an_agreed_put_that_fails(engine);
     for (int turn = 0; turn < CHURN; turn++) {
         churn_others(engine, turn);
         churn_alice(engine, turn);

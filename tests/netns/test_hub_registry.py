@@ -234,25 +234,75 @@ def test_a_client_that_is_left_out(tmp_path: Path) -> None:
         assert hub.result("createClient", {"clientId": "bob"})["entry"]["assignedIp"] == "10.9.0.3"
 
 
-def test_the_address_of_a_client_that_is_left_out_is_its_own(tmp_path: Path) -> None:
-    """Left out for another reason it keeps its place in the subnet: nobody else is given it."""
+def damage(folder: Path, column: str, value: str, client_id: str = "alice") -> None:
+    """Another program writes that into a client's row."""
+    with contextlib.closing(sqlite3.connect(folder / "registry.db")) as database, database:
+        database.execute(f"UPDATE clients SET {column} = {value} WHERE client_id = ?", (client_id,))
+
+
+DAMAGED = "damaged in the registry: "
+
+
+def test_a_client_that_is_damaged(tmp_path: Path) -> None:
+    """It is told and left out, with its address kept; the others are served; it is mended, or removed."""
     require_namespaces()
-    config = lone_config(tmp_path)
+    config = lone_config(tmp_path, subnet6="fd08::/64")
     with lone_daemon(tmp_path) as daemon, daemon.connect() as hub:
         hub.result("start", config)
-        hub.result("createClient", ALICE)
-        hub.result("createClient", {"clientId": "bob"})
+        alice, bob, carol, dave = (
+            hub.result("createClient", {"clientId": name})["entry"]
+            for name in ("alice", "bob", "carol", "dave")
+        )
         hub.result("stop")
-        with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as database, database:
-            database.execute("UPDATE clients SET public_key = 'damaged' WHERE client_id = 'alice'")
+        damage(tmp_path, "public_key", "'damaged'")
+        damage(tmp_path, "security", "'{'", "bob")
+        damage(tmp_path, "client_id", "CAST(x'ff' AS TEXT)", "dave")
         hub.result("start", config)
-        assert "client 'alice' is left out: is not a key" in hub.event("error")["message"]
-        assert hub.result("createClient", {"clientId": "carol"})["entry"]["assignedIp"] == "10.8.0.4"
+        told = [hub.event("error") for _ in range(3)]
+        reasons = {
+            "alice": "publicKey: is not a key",
+            "bob": "security: Expecting",
+            "row 4": "clientId: is not",
+        }
+        for name, reason in reasons.items():
+            (message,) = [event["message"] for event in told if f"'{name}'" in event["message"]]
+            assert message.startswith(f"client '{name}' is left out: {DAMAGED}{reason}")
+        assert {event["code"] for event in told} == {"INTERNAL"}
+
+        assert everything(hub) == {"clients": [carol], "total": 4}
+        listing = hub.event("error")["message"]
+        assert all(f"client '{name}' is {DAMAGED}{reason}" in listing for name, reason in reasons.items())
+        for name in reasons:
+            code, error = hub.refusal("getClient", {"clientId": name})
+            assert (code, DAMAGED in error) == ("INTERNAL", True)
+            assert hub.refusal("createClient", {"clientId": name})[0] == "ALREADY_EXISTS"
+            assert hub.refusal("disableClient", {"clientId": name})[0] == "INTERNAL"
+        assert hub.result("createClient", {"clientId": "erin"})["entry"]["assignedIp"] == "10.8.0.6"
         taken = ("CONFLICT", "assignedIp: '10.8.0.2' is taken")
-        assert hub.refusal("createClient", {"clientId": "d", "assignedIp": "10.8.0.2"}) == taken
-        assert hub.refusal("updateClient", {"clientId": "bob", "update": {"assignedIp": "10.8.0.2"}}) == taken
-        code, error = hub.refusal("getClient", ALICE)
-        assert (code, "damaged" in error) == ("INTERNAL", True)
+        assert hub.refusal("createClient", {"clientId": "f", "assignedIp": "10.8.0.2"}) == taken
+        assert (
+            hub.refusal("updateClient", {"clientId": "erin", "update": {"assignedIp": "10.8.0.2"}}) == taken
+        )
+
+        rotated = hub.result("rotateClientKey", ALICE)["entry"]
+        assert alice | {name: rotated[name] for name in ("publicKey", "wgPublicKey")} == rotated
+        hub.result("exportClientConfig", ALICE | {"format": "smartvpn"})
+        some, whole = {"security": {"maxConnections": 2}}, {"security": None}
+        assert hub.refusal("updateClient", {"clientId": "bob", "update": some})[0] == "INTERNAL"
+        assert hub.result("updateClient", {"clientId": "bob", "update": whole}) == bob
+        hub.result("setClientRateLimit", {"clientId": "bob", "rateBytesPerSec": 10**6, "burstBytes": 10**5})
+        hub.result("removeClient", {"clientId": "row 4"})
+        assert hub.result("createClient", {"clientId": "dave"})["entry"]["assignedIp"] == dave["assignedIp"]
+
+        damage(tmp_path, "priority", "-1")  # while the hub runs
+        hub.result("setClientRateLimit", ALICE | {"rateBytesPerSec": 10**6, "burstBytes": 10**5})
+        hub.result("removeClient", ALICE)
+        damage(tmp_path, "client_id", "'gone'", "carol")
+        for name in ("carol", "gone"):  # the engine has one, the registry the other
+            hub.result("removeClient", {"clientId": name})
+        assert hub.refusal("removeClient", {"clientId": "carol"})[0] == "NOT_FOUND"
+        for address in (alice["assignedIp"], carol["assignedIp"]):
+            hub.result("createClient", {"clientId": f"at {address}"})
 
 
 def wireguard_config(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -307,6 +307,33 @@ async def test_instances_share_max_connections(topology: Topology) -> None:
             await pings(two)
 
 
+async def test_an_address_is_on_loan(topology: Topology) -> None:
+    """A further session has it until a client is given it, new or moved; then it comes back for another."""
+    async with hub_at(topology) as hub:
+        key = await hub.register("alice", security={"maxConnections": 2})
+        await hub.register("carol")
+
+        async def lent(session: Any) -> str:
+            assert session.given.ip not in {
+                entry.assigned_ip for entry in await hub.server.list_registered_clients()
+            }
+            return session.given.ip
+
+        async with hub.session(key, hello(instance=unique())):
+            async with hub.session(key, hello(instance=unique())) as two:
+                address = await lent(two)
+                await hub.register("bob", assigned_ip=address)
+                assert (await two.disconnected())[0] == 6
+            async with hub.session(key, hello(instance=unique())) as two:
+                address = await lent(two)
+                await hub.server.update_client("carol", {"assignedIp": address})
+                assert (await two.disconnected())[0] == 6
+                assert (await hub.server.get_client("carol")).assigned_ip == address
+            async with hub.session(key, hello(instance=unique())) as two:
+                await lent(two)
+                await pings(two)
+
+
 async def test_one_connection_goes_to_the_newest(topology: Topology) -> None:
     """With maxConnections 1 the newest instance replaces the older."""
     async with hub_at(topology) as hub:

@@ -86,13 +86,16 @@ SV_API void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics);
 
 /* Adds the client or replaces the entry with this client_id; live sessions keep running under the new rules where they still may (disabled, expired, source
  * rules, another key end them). `assigned_ip` of the result is written to addr (SV_ADDR_TEXT_SIZE each; "" without IPv6). SV_E_EXISTS: another client has
- * this key or address. SV_E_FULL: no address left. SV_E_INVALID: detail names the pattern or field. Nothing changes on failure. */
+ * this key or address. SV_E_FULL: no address left. SV_E_INVALID: detail names the pattern or field. Nothing changes on failure; but where memory ends in the
+ * middle of it (SV_E_NOMEM) the client may be there no more.
+ * An entry that is `agreed` was checked and stored: its assigned_ip is the client's own or held (sv_hub_hold_address), and becomes the client's without being
+ * free for a moment. Where it cannot be put even so, nobody comes in by what was before: the client is taken out, and the address is held. */
 SV_API int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6);
 /* What a put of the entry would answer, its address apart; changes nothing. A caller that stores entries asks this first, stores, and then puts. */
 SV_API int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry);
 
-/* Takes an address of the subnet that no client has out of what is given to clients: no put gets it until it is released. SV_E_EXISTS: it is taken.
- * SV_E_INVALID: it is no client address of the subnet. */
+/* Takes an address of the subnet that no client has out of what is given to clients: no put gets it until it is released, but one that is `agreed`.
+ * A further session of a client that had it ends. SV_E_EXISTS: it is taken. SV_E_INVALID: it is no client address of the subnet. */
 SV_API int sv_hub_hold_address(sv_engine *engine, const char *address);
 /* Of an address that is held, and of no other. */
 SV_API void sv_hub_release_address(sv_engine *engine, const char *address);
