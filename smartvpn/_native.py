@@ -89,6 +89,10 @@ def _text(pointer: Any) -> str:
     return str(ffi.string(pointer).decode("utf-8", "replace"))
 
 
+def _fields(struct: str) -> list[str]:
+    return [name for name, _ in ffi.typeof(struct).fields]
+
+
 def error_of(status: int, words: str = "") -> SmartVpnError:
     """The exception for a status of C; `words` say more than the status does."""
     text = _text(lib.sv_strerror(status))
@@ -226,7 +230,7 @@ class _Engine:
         sums = ffi.new("sv_statistics *")
         with self._looking:
             lib.sv_engine_statistics(self._handle, sums)
-        return read.counters(sums, [name for name, _ in ffi.typeof("sv_drops").fields])
+        return read.counters(sums, _fields("sv_drops"), _fields("sv_quic_rejects"))
 
     def close(self) -> None:
         """End sessions, threads and the device; takes up to a second."""

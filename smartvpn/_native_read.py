@@ -10,8 +10,8 @@ from smartvpn.config import RateLimit
 from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHealth, MtuInfo
 
 
-def counters(sums: Any, causes: Iterable[str]) -> Counters:
-    """Of a `sv_statistics`, whose drops have these causes."""
+def counters(sums: Any, causes: Iterable[str], quic_causes: Iterable[str]) -> Counters:
+    """Of a `sv_statistics`, whose drops have these causes, and what QUIC's port rejects those."""
     return Counters(
         bytes_sent=sums.bytes_sent,
         bytes_received=sums.bytes_received,
@@ -28,6 +28,7 @@ def counters(sums: Any, causes: Iterable[str]) -> Counters:
         half_open=sums.half_open,
         icmp_too_big_sent=sums.icmp_too_big_sent,
         drops={cause: getattr(sums.drops, cause) for cause in causes},
+        quic_rejects={cause: getattr(sums.quic_rejects, cause) for cause in quic_causes},
     )
 
 

@@ -68,6 +68,7 @@ class Counters:
     half_open: int
     icmp_too_big_sent: int
     drops: dict[str, int]
+    quic_rejects: dict[str, int]
 
 
 @frozen(kw_only=True)

@@ -207,6 +207,44 @@ async def test_strangers_of_wireguard_are_told(topology: Topology, hub: VpnServe
     assert value(text, "smartvpn_handshakes_total", outcome="bad") > 0
 
 
+STRANGERS = r"""
+import socket, sys
+way = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+way.connect((sys.argv[1], int(sys.argv[2])))
+way.settimeout(10)
+ids = b"\x08whatever\x08whoever!"
+for garbage in b"\x40", b"\xc0\0\0\0\1", b"\xc0\0\0\0\1" + ids, b"\xc0\x1a\x2a\x3a\x4a" + ids:
+    way.send(garbage)
+way.send(b"\xc0\0\0\0\0" + ids + bytes(1200))
+for _ in range(2):
+    way.send(b"\xc0\x1a\x2a\x3a\x4a" + ids + bytes(1200))
+    assert way.recv(2000)[1:5] == bytes(4)
+way.send(b"\x40\xff" + bytes(40))
+assert len(way.recv(2000)) == 41
+"""
+
+
+async def test_strangers_of_quic_are_told(topology: Topology, hub: VpnServer) -> None:
+    """Garbage, versions that nobody speaks, packets of no connection: each is counted under its cause."""
+    port = str((await hub.create_client("alice")).smartvpn_config.server_url).rpartition(":")[2].strip("/")
+
+    def counted() -> dict[str, float]:
+        family = "smartvpn_quic_rejects_total"
+        return {
+            dict(labels)["cause"]: n
+            for (name, labels), n in samples(scrape(topology)).items()
+            if name == family
+        }
+
+    assert set(counted().values()) == {0}
+    topology.run("client", sys.executable, "-c", STRANGERS, HUB_OUTER, port)
+    expected = {"garbage": 4, "version": 3, "unknown": 1, "busy": 0, "retry": 0, "refused": 0, "stray": 0}
+    async with asyncio.timeout(20):
+        while (seen := counted()) != expected:
+            assert all(seen[cause] <= count for cause, count in expected.items()), seen
+            await asyncio.sleep(0.05)
+
+
 def queries() -> Iterator[str]:
     """Every expression of the Grafana dashboard."""
     board = json.loads(DASHBOARD.read_text())

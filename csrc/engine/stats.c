@@ -61,12 +61,18 @@ static void add_live(struct sv_engine *engine, sv_statistics *sum)
     }
 }
 
-/* What did not get as far as message 1. */
-static uint64_t bad_quic(const struct sv_worker *worker)
+static void add_quic(sv_statistics *sum, const struct sv_quic_counters *counters)
 {
-    const struct sv_quic_counters *counters = worker->quic ? sv_quic_server_counters(worker->quic) : NULL;
+    sv_quic_rejects *rejects = &sum->quic_rejects;
 
-    return counters ? counters->failed + counters->refused : 0;
+    sum->bad_handshakes += counters->failed + counters->refused; /* did not get as far as message 1 */
+    rejects->garbage += counters->garbage;
+    rejects->version += counters->versions;
+    rejects->busy += counters->busy;
+    rejects->retry += counters->retries;
+    rejects->refused += counters->refused;
+    rejects->stray += counters->strays;
+    rejects->unknown += counters->unknown;
 }
 
 void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)
@@ -84,7 +90,9 @@ void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)
     }
     for (size_t i = 0; i < engine->worker_count; i++) {
         statistics->half_open += atomic_load(&engine->workers[i].half_open);
-        statistics->bad_handshakes += bad_quic(&engine->workers[i]);
+        if (engine->workers[i].quic) {
+            add_quic(statistics, sv_quic_server_counters(engine->workers[i].quic));
+        }
     }
 }
 

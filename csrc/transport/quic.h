@@ -38,12 +38,13 @@ struct sv_quic_server;
 struct sv_quic_counters {
     _Atomic uint64_t accepted; /* connections begun */
     _Atomic uint64_t failed;   /* of them: ended in their handshake */
-    _Atomic uint64_t dropped;  /* datagrams that are nothing, or too many newcomers at once */
-    _Atomic uint64_t strays;   /* of another worker's connections */
-    _Atomic uint64_t versions; /* of QUIC that we do not speak */
+    _Atomic uint64_t garbage;  /* datagrams that are nothing */
+    _Atomic uint64_t versions; /* packets of QUIC that we do not speak, and answers about versions */
+    _Atomic uint64_t busy;     /* newcomers above what may be in its handshake at once */
     _Atomic uint64_t retries;  /* newcomers that were asked to prove their address */
     _Atomic uint64_t refused;  /* newcomers that were not admitted, or whose proof was bad */
-    _Atomic uint64_t resets;   /* packets of connections that are gone */
+    _Atomic uint64_t strays;   /* packets of another worker's connections */
+    _Atomic uint64_t unknown;  /* packets of connections that are gone, or never were */
 };
 
 /* SV_E_IN_USE, SV_E_PERMISSION, SV_E_INVALID (certificate or key), SV_E_UNSUPPORTED with words. */

@@ -36,7 +36,6 @@ void sv_quic_answer_version(struct sv_quic_server *server, const struct sv_endpo
 {
     uint8_t bytes[ANSWER_MAX], random;
 
-    server->counters.versions++;
     sv_random(&random, 1);
     answer(server, to, bytes,
            ngtcp2_pkt_write_version_negotiation(bytes, sizeof bytes, random, packet->scid, packet->scidlen,
@@ -64,7 +63,6 @@ void sv_quic_answer_reset(struct sv_quic_server *server, const struct sv_endpoin
     if (size < NGTCP2_STATELESS_RESET_TOKENLEN + NGTCP2_MIN_STATELESS_RESET_RANDLEN || !may_answer(server)) {
         return;
     }
-    server->counters.resets++;
     ngtcp2_cid_init(&id, bytes + 1, SV_QUIC_ID);
     server->side.ops->reset_token(&server->side, &id, &token);
     sv_random(random, sizeof random);
@@ -205,7 +203,7 @@ struct sv_quic_conn *sv_quic_accept(struct sv_quic_server *server, const struct 
     bool proven;
 
     if (ngtcp2_accept(&hd, bytes, len)) {
-        server->counters.dropped++;
+        server->counters.garbage++;
         return NULL;
     }
     proven = is_proof(&hd);
@@ -224,7 +222,7 @@ struct sv_quic_conn *sv_quic_accept(struct sv_quic_server *server, const struct 
         return NULL;
     }
     if (server->opening >= OPENING_MAX) {
-        server->counters.dropped++;
+        server->counters.busy++;
         return NULL;
     }
     return begin(server, path, &hd, proven ? &original : NULL);

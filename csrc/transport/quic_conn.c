@@ -68,7 +68,7 @@ void sv_quic_conn_arm(struct sv_quic_conn *conn)
     uint64_t at = sooner(conn->give_up_at, stalled_at(conn));
 
     if (conn->state == SV_QUIC_CLOSED) {
-        at = 0;
+        at = conn->close_due ? conn->give_up_at : 0;
     } else if (conn->quic && !conn->side->tx.stuck) {
         at = sooner(at, ngtcp2_conn_get_expiry2(conn->quic));
     }
@@ -342,6 +342,10 @@ static void write_all(struct sv_quic_conn *conn)
 
 static void work_one(struct sv_quic_conn *conn)
 {
+    if (conn->close_due) {
+        sv_quic_conn_say_last_word(conn);
+        return;
+    }
     if (conn->state == SV_QUIC_CLOSED || !conn->quic) {
         return;
     }

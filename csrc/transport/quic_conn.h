@@ -106,6 +106,8 @@ struct sv_quic_conn {
     bool path_refused;
     bool pin_refused;
     enum sv_link_close close_how;
+    bool close_due; /* SV_QUIC_CLOSED, and the peer is told once the socket has room, until give_up_at */
+    ngtcp2_ccerr last_word; /* what it is told; without a reason in words */
     struct sv_quic_conn *next_work;
     int64_t stream; /* -1: none yet */
     struct sv_quic_backlog backlog;
@@ -151,12 +153,14 @@ void sv_quic_conn_arm(struct sv_quic_conn *conn);
 void sv_quic_conn_queue(struct sv_quic_conn *conn);
 /* The last callback comes from the timer. error and why as of on_closed; the peer is told nothing. */
 void sv_quic_conn_end(struct sv_quic_conn *conn, int error, const char *why);
-/* The peer is told, as far as it can be. */
+/* The peer is told, as far as it can be: a full socket is waited for, and the last callback comes up to a second later. */
 void sv_quic_conn_fail(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr, int error, const char *why);
 /* Application error 0 without a reason: what protocol.md has for every end that is not explained. */
 void sv_quic_conn_close(struct sv_quic_conn *conn, int error, const char *why);
 /* An error of ngtcp2: what the peer is told and the owner reads follows from it. */
 void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error);
+/* The socket has room, or may have: what sv_quic_conn_fail could not say is said. */
+void sv_quic_conn_say_last_word(struct sv_quic_conn *conn);
 /* The last callback, now; a link that is not closed is closed first. The connection is freed when it returns. */
 void sv_quic_conn_finish(struct sv_quic_conn *conn);
 /* The link's address, MTU and longest datagram follow the path. */
@@ -186,8 +190,8 @@ void sv_quic_write(struct sv_quic_conn *conn);
 int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size_t len);
 /* What waits goes out, and no packet is left begun: before anything but writing is done to the connection. */
 void sv_quic_settle(struct sv_quic_conn *conn);
-/* The connection's last packet. */
-void sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr);
+/* The connection's last packet. false: the socket is full, and it is not written or not sent yet. */
+bool sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr);
 /* What waits of it is forgotten. */
 void sv_quic_send_forget(struct sv_quic_conn *conn);
 

@@ -1,10 +1,13 @@
 /* How a connection ends: what the peer is told, and what its owner reads. */
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "transport/quic_conn.h"
 
 enum { NO_SUCH_PROTOCOL = 120 }; /* TLS alert */
+
+static const uint64_t LAST_WORD_WITHIN = SV_NS_PER_S;
 
 /* ---- the end ---- */
 
@@ -25,10 +28,18 @@ void sv_quic_conn_fail(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr, int
     if (conn->state == SV_QUIC_CLOSED) {
         return;
     }
-    if (conn->quic) {
-        sv_quic_write_close(conn, ccerr);
+    if (conn->quic && !sv_quic_write_close(conn, ccerr)) {
+        conn->close_due = true;
+        conn->last_word = *ccerr;
+        conn->give_up_at = sv_quic_side_now(conn->side) + LAST_WORD_WITHIN;
     }
     sv_quic_conn_end(conn, error, why);
+}
+
+void sv_quic_conn_say_last_word(struct sv_quic_conn *conn)
+{
+    conn->close_due = !sv_quic_write_close(conn, &conn->last_word);
+    sv_quic_conn_arm(conn);
 }
 
 void sv_quic_conn_close(struct sv_quic_conn *conn, int error, const char *why)

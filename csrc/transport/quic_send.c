@@ -311,15 +311,30 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
 
 /* ---- the end ---- */
 
-void sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
+/* ngtcp2 writes it once: nothing that waits may keep it from the socket afterwards. */
+static bool begin_alone(struct sv_quic_conn *conn)
+{
+    struct sv_quic_tx *tx = tx_of(conn);
+
+    if (!begin(conn)) {
+        return false;
+    }
+    tx->begun = false;
+    send_batch(conn->side);
+    if (tx->stuck) {
+        tx->owner = NULL;
+    }
+    return !tx->stuck;
+}
+
+bool sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
 {
     struct sv_quic_tx *tx = tx_of(conn);
     ngtcp2_ssize n;
 
-    if (!begin(conn)) {
-        return;
+    if (!begin_alone(conn)) {
+        return false;
     }
-    tx->begun = false;
     n = ngtcp2_conn_write_connection_close(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
                                            SV_QUIC_PAYLOAD_MAX, ccerr, tx->now);
     if (n > 0) {
@@ -329,4 +344,5 @@ void sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
         send_batch(conn->side);
     }
     tx->owner = NULL;
+    return !tx->stuck;
 }

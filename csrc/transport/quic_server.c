@@ -130,7 +130,7 @@ static struct sv_quic_conn *find_short(struct sv_quic_server *server, const stru
     const uint8_t *id = bytes + 1;
 
     if (len < SHORT_MIN) {
-        server->counters.dropped++;
+        server->counters.garbage++;
         return NULL;
     }
     if (server->last && memcmp(server->last_id, id, SV_QUIC_ID) == 0) {
@@ -142,6 +142,7 @@ static struct sv_quic_conn *find_short(struct sv_quic_server *server, const stru
         if (is_stray(server, id)) {
             server->counters.strays++;
         } else {
+            server->counters.unknown++;
             sv_quic_answer_reset(server, from, bytes, len);
         }
     }
@@ -156,15 +157,16 @@ static struct sv_quic_conn *find_long(struct sv_quic_server *server, const struc
     ngtcp2_version_cid packet;
     int result = ngtcp2_pkt_decode_version_cid(&packet, bytes, len, SV_QUIC_ID);
 
-    /* Version 0 is such an answer itself (RFC 9000, section 6.1). */
-    if (result == NGTCP2_ERR_VERSION_NEGOTIATION ||
-        (!result && packet.version && packet.version != NGTCP2_PROTO_VER_V1 &&
-         len >= NGTCP2_MAX_UDP_PAYLOAD_SIZE)) {
-        sv_quic_answer_version(server, from, &packet);
+    if (result == NGTCP2_ERR_VERSION_NEGOTIATION || (!result && packet.version != NGTCP2_PROTO_VER_V1)) {
+        server->counters.versions++;
+        /* Version 0 is such an answer itself (RFC 9000, section 6.1). */
+        if (packet.version && len >= NGTCP2_MAX_UDP_PAYLOAD_SIZE) {
+            sv_quic_answer_version(server, from, &packet);
+        }
         return NULL;
     }
-    if (result || packet.version != NGTCP2_PROTO_VER_V1 || packet.dcidlen > NGTCP2_MAX_CIDLEN) {
-        server->counters.dropped++;
+    if (result || packet.dcidlen > NGTCP2_MAX_CIDLEN) {
+        server->counters.garbage++;
         return NULL;
     }
     if (packet.dcidlen == SV_QUIC_ID) {

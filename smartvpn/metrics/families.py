@@ -56,6 +56,13 @@ def _directions(name: str, text: str, sent: int, received: int) -> Metric:
     return family
 
 
+def _causes(name: str, text: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(f"smartvpn_{name}", text, labels=["cause"])
+    for cause, count in counts.items():
+        family.add_metric([cause], count)
+    return family
+
+
 def _common(counters: Counters) -> Iterator[Metric]:
     """What hub and tunnel both count."""
     yield _gauge("uptime_seconds", "Seconds since the hub or tunnel was started.", counters.uptime_seconds)
@@ -68,10 +75,7 @@ def _common(counters: Counters) -> Iterator[Metric]:
     yield _directions(
         "keepalives", "Keepalives on native links.", counters.keepalives_sent, counters.keepalives_received
     )
-    drops = CounterMetricFamily("smartvpn_drops", "Dropped packets by cause.", labels=["cause"])
-    for cause, count in counters.drops.items():
-        drops.add_metric([cause], count)
-    yield drops
+    yield _causes("drops", "Dropped packets by cause.", counters.drops)
     yield CounterMetricFamily(
         "smartvpn_icmp_too_big_sent", "ICMP too-big answers to oversized packets.", counters.icmp_too_big_sent
     )
@@ -114,6 +118,9 @@ class HubFamilies(Collector):
         shakes.add_metric(["bad"], counters.bad_handshakes)
         shakes.add_metric(["cookie"], counters.cookies_sent)
         yield shakes
+        yield _causes(
+            "quic_rejects", "Datagrams at QUIC's port that are no connection's.", counters.quic_rejects
+        )
         yield _gauge("half_open_links", "Links whose session is not live yet.", counters.half_open)
         yield CounterMetricFamily(
             "smartvpn_sessions_started", "Sessions that went live.", counters.total_sessions

@@ -66,6 +66,12 @@ typedef struct sv_drops {
     uint64_t malformed, source, acl, rate_limit, high, normal, low, no_route, too_big, tun;
 } sv_drops;
 
+/* Datagrams at a hub's QUIC port that are no connection's: nothing at all; of another version; newcomers above what may be in its handshake at once, asked
+ * to prove their address first, not admitted; of another worker's connection; of one that is not known (any more). */
+typedef struct sv_quic_rejects {
+    uint64_t garbage, version, busy, retry, refused, stray, unknown;
+} sv_quic_rejects;
+
 typedef struct sv_statistics {
     uint64_t bytes_sent, bytes_received;     /* IP bytes through the tunnel; sent: towards the peer(s) */
     uint64_t packets_sent, packets_received; /* a super-packet counts as its segments */
@@ -78,6 +84,7 @@ typedef struct sv_statistics {
     uint64_t half_open;
     uint64_t icmp_too_big_sent;
     sv_drops drops;
+    sv_quic_rejects quic_rejects;
 } sv_statistics;
 
 SV_API void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics);
