@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,19 @@ def test_the_file_goes_with_the_daemon(path: Path, number: signal.Signals) -> No
         assert daemon.errors == ""
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def status_of(pid: str) -> str:
+    """What the kernel says of a process."""
+    return Path(f"/proc/{pid}/status").read_text()
+
+
 @pytest.mark.parametrize("number", [*ENDINGS, signal.SIGKILL])
 def test_another_users_file_goes_with_the_daemon(path: Path, number: signal.Signals) -> None:
     """The user may not remove it from root's folder: it is gone after any end, and nothing runs on."""
@@ -87,14 +100,10 @@ def test_another_users_file_goes_with_the_daemon(path: Path, number: signal.Sign
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (65534, 0o600)
         children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
         [janitor] = children
-        rights = Path(f"/proc/{janitor}/status").read_text()
-        assert "CapEff:\t0000000000000002\n" in rights  # CAP_DAC_OVERRIDE
+        eventually(lambda: "CapEff:\t0000000000000002\n" in status_of(janitor))  # CAP_DAC_OVERRIDE
         assert len(list(Path(f"/proc/{janitor}/fd").iterdir())) == 4
         assert daemon.signal(number) in (0, -number)
-        deadline = time.monotonic() + TIMEOUT
-        while path.exists() or Path(f"/proc/{janitor}/exe").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: not path.exists() and not Path(f"/proc/{janitor}/exe").exists())
         assert "Traceback" not in daemon.errors
 
 
@@ -211,10 +220,7 @@ def test_of_many_at_one_moment_one_wins(path: Path) -> None:
         stale.bind(str(path))
     command = ["--management-socket", str(path), "--mode", "server"]
     rivals = [SocketDaemon(path) for _ in range(4)]
-    deadline = time.monotonic() + TIMEOUT
-    while sum(rival.process.poll() is None for rival in rivals) > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: sum(rival.process.poll() is None for rival in rivals) <= 1)
     (winner,) = [rival for rival in rivals if rival.process.poll() is None]
     with winner.connect() as connection:
         assert connection.result("getStatus") == DISCONNECTED

@@ -58,6 +58,13 @@ static void arm_timer(struct sv_worker *worker)
     }
 }
 
+static void stop_if_idle(struct sv_worker *worker)
+{
+    if (worker->stopping && (!worker->conns || worker->loop.now >= worker->stop_at)) {
+        sv_loop_stop(&worker->loop);
+    }
+}
+
 /* The turn's end: everything that was collected in the turn goes out, then the loop may wait. Whoever is dirty after that comes next turn. */
 static void on_sleep(void *ctx)
 {
@@ -74,6 +81,7 @@ static void on_sleep(void *ctx)
         }
     } while (!sv_ring_sleep(&worker->packets) || !sv_ring_sleep(&worker->pokes));
     arm_timer(worker);
+    stop_if_idle(worker);
     sv_rcu_offline(&worker->engine->rcu, worker->index);
 }
 
@@ -101,13 +109,6 @@ static void on_poke(void *ctx, int events)
     obey(worker);
 }
 
-static void stop_if_idle(struct sv_worker *worker)
-{
-    if (worker->stopping && (!worker->conns || worker->loop.now >= worker->stop_at)) {
-        sv_loop_stop(&worker->loop);
-    }
-}
-
 static void on_timer(void *ctx)
 {
     struct sv_worker *worker = ctx;
@@ -117,7 +118,6 @@ static void on_timer(void *ctx)
     while ((due = sv_heap_pop(&worker->deadlines, worker->loop.now))) {
         sv_conn_on_deadline(SV_CONTAINER_OF(due, struct sv_conn, deadline));
     }
-    stop_if_idle(worker);
 }
 
 void sv_worker_wake_at(struct sv_conn *conn, uint64_t at)
@@ -185,7 +185,6 @@ static void begin_stop(struct sv_worker *worker)
         next = conn->next;
         sv_conn_disconnect(conn, code);
     }
-    stop_if_idle(worker);
 }
 
 static void disconnect_kicked(struct sv_worker *worker)

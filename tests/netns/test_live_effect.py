@@ -64,7 +64,7 @@ CHANGES: dict[str, Callable[[VpnServer], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.alone
+@pytest.mark.calm
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("change", list(CHANGES))
 async def test_a_change_holds_at_once(topology: Topology, transport: str, change: str) -> None:
@@ -84,7 +84,7 @@ async def test_a_change_holds_at_once(topology: Topology, transport: str, change
             assert sent.after(done + WITHIN) == 0
 
 
-@pytest.mark.alone
+@pytest.mark.calm
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_limit_holds_at_once(topology: Topology, transport: str, way: str) -> None:
@@ -126,7 +126,7 @@ def _nothing_lost(one: Stream, least: int = 1000) -> None:
     assert one.numbers == list(range(one.sent))
 
 
-@pytest.mark.alone
+@pytest.mark.calm
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_client_loses_nothing_by_its_own_update(topology: Topology, transport: str) -> None:
     """Rules that do not concern a client's packets come and go, and all of them arrive."""

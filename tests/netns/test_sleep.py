@@ -3,7 +3,7 @@
 A test cannot put its machine to sleep. What a daemon sees of it is made: it is stopped for a while,
 the clock that goes on in sleep is ahead then, and the kernel tells those who wait for jumps of the wall
 clock, as it does at waking up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET):
-here because the clock is set by nothing.
+here because the clock is set forward by a nanosecond.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from tests.netns.tunnel import STDIO, daemon, eventually, hub_on, state_is
 CLOCK = Path(__file__).parent.parent / "c" / "slept_clock.c"
 TUNNELS_SERVERS = ["nameserver 10.8.0.1", "nameserver 10.8.0.53"]
 _ADJ_SETOFFSET = 0x0100
+_ADJ_NANO = 0x2000
 _SIZE_OF_TIMEX = 208
+_NANOSECONDS_IN_TIMEX = 80
 
 
-def set_clock_by_nothing() -> None:
-    """The wall clock jumps, by no time at all: whoever asked to be told of jumps is told."""
+def jog_clock() -> None:
+    """The wall clock jumps by a nanosecond: whoever asked to be told of jumps is told (not so of none)."""
     timex = ctypes.create_string_buffer(_SIZE_OF_TIMEX)
-    ctypes.c_uint.from_buffer(timex).value = _ADJ_SETOFFSET
+    ctypes.c_uint.from_buffer(timex).value = _ADJ_SETOFFSET | _ADJ_NANO
+    ctypes.c_long.from_buffer(timex, _NANOSECONDS_IN_TIMEX).value = 1
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.adjtimex(timex) < 0:
         raise OSError(ctypes.get_errno(), "adjtimex")
@@ -61,7 +64,7 @@ class Sleeper:
 
     def wake(self, pid: int) -> None:
         """It wakes up."""
-        set_clock_by_nothing()
+        jog_clock()
         os.kill(pid, signal.SIGCONT)
 
 

@@ -122,7 +122,7 @@ async def test_what_arrives_is_what_was_sent(topology: Topology, source: str, si
         assert listener.stdout.readline() == sent.stdout
 
 
-@pytest.mark.alone
+@pytest.mark.calm
 @pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
 @pytest.mark.parametrize("direction", [(), ("-R",)])
 async def test_udp_crosses(topology: Topology, gateway: str, direction: tuple[str, ...]) -> None:

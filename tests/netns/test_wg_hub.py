@@ -252,7 +252,7 @@ async def test_others_are_not_disturbed(topology: Topology) -> None:
             assert await running == 0
 
 
-@pytest.mark.alone
+@pytest.mark.calm
 @pytest.mark.parametrize("reverse", [False, True])
 async def test_rate_limit(topology: Topology, reverse: bool) -> None:
     """What a limited client moves is within 5 % of its limit, either way."""
