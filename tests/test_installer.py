@@ -100,7 +100,8 @@ def test_the_dashboards_unit() -> None:
     [
         ({"listen": "here"}, "listen"),
         ({"listen": "0.0.0.0:8787"}, "listen"),
-        ({"tls_cert": "/a.crt"}, "tlsCert"),
+        ({"tls_cert": "/a.crt"}, "tlsCert: needs tlsKey"),
+        ({"tls_key": "/a.key"}, "tlsKey: needs tlsCert"),
         ({"tls_cert": "a.crt", "tls_key": "/a.key"}, "tlsCert"),
         ({"tls_cert": "/a.crt", "tls_key": "/a\nUser=root"}, "tlsKey"),
         ({"public_hosts": ["a b"]}, "publicHosts"),

@@ -17,6 +17,7 @@ PYTHON_LAYERS = [
     {"errors"},
     {"keys"},
     {"_address"},
+    {"_weblisten"},
     {"_fields"},
     {"config"},
     {"types"},
