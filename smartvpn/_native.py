@@ -129,6 +129,12 @@ def has_quic() -> bool:
     return bool(lib.sv_engine_has_quic())
 
 
+def overhead_bytes(transport: str, outer_ip_version: int) -> int:
+    """What `websocket`, `quic` or `wireguard` adds to a packet, the outer IP header included."""
+    [number] = [number for number, name in TRANSPORTS.items() if name == transport]
+    return int(lib.sv_mtu_overhead(number, outer_ip_version == 6))
+
+
 def make_certificate() -> tuple[str, str]:
     """A new self-signed certificate and its key, PEM texts. Raises NativeError without QUIC."""
     certificate, key = ffi.new("char[]", lib.SV_PEM_SIZE), ffi.new("char[]", lib.SV_PEM_SIZE)
