@@ -217,8 +217,8 @@ class VpnInstaller:
     ) -> str:
         """A launchd property list that runs the daemon with its management socket.
 
-        With `config_path` the daemon starts from that file. Raises ConfigError for a path that is
-        not absolute, or an unknown mode.
+        The daemon itself runs on Linux only, and no launchd has loaded this text yet. With `config_path` the
+        daemon starts from that file. Raises ConfigError for a path that is not absolute, or an unknown mode.
         """
         return plistlib.dumps(
             {
