@@ -1,7 +1,8 @@
-"""The only user of the C extension: statuses → exceptions, structs ↔ attrs objects, owners for pointers.
+"""The only way to the C extension: engines, and what else the library does.
 
-Calls return soon, but `open` and `close`, and those that list all sessions, counters or peers of a hub:
-they belong on a thread. `close` waits for those that only look.
+Its parts, which nobody else uses: `_native_write` makes C's structs of ours, `_native_read` ours of C's,
+`_native_status` exceptions of statuses. Calls return soon, but `open` and `close`, and those that list all
+sessions, counters or peers of a hub: they belong on a thread. `close` waits for those that only look.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Self
 
-from smartvpn import _native_read as read
-from smartvpn._address import join_host_port
+from smartvpn import _native_read as read, _native_write as write
 from smartvpn._core import ffi, lib
+from smartvpn._native_status import check, check_open, error_of as error_of
 from smartvpn._native_types import (
     ClientCounters as ClientCounters,
     Counters as Counters,
@@ -28,38 +27,14 @@ from smartvpn._native_types import (
     TunnelSettings as TunnelSettings,
     WgPeer as WgPeer,
 )
-from smartvpn.config import (
-    ClientConfig,
-    ClientEntry,
-    RateLimit,
-    ServerConfig,
-    Transport,
-    WgPeerConfig,
-)
-from smartvpn.errors import (
-    ConfigError,
-    ConflictError,
-    InvalidStateError,
-    NativeError,
-    NotFoundError,
-    PermissionDeniedError,
-    PoolExhaustedError,
-    SmartVpnError,
-    UnauthorizedError,
-    UnreachableError,
-    VpnTimeoutError,
-)
-from smartvpn.keys import decode_key, encode_key
+from smartvpn._native_write import pem_text as pem_text
+from smartvpn.config import ClientConfig, ClientEntry, RateLimit, ServerConfig, WgPeerConfig
+from smartvpn.errors import InvalidStateError, NativeError, NotFoundError
+from smartvpn.keys import decode_key
 from smartvpn.types import ConnectionQuality, MtuInfo, TunnelState
 
-TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 _SESSIONS_AT_ONCE = 256
 _SESSIONS_OF_ONE = 4
-_CLIENT_TRANSPORTS = {
-    Transport.AUTO: lib.SV_CLIENT_AUTO,
-    Transport.WEBSOCKET: lib.SV_CLIENT_WEBSOCKET,
-    Transport.QUIC: lib.SV_CLIENT_QUIC,
-}
 
 
 class Capability(IntEnum):
@@ -70,62 +45,17 @@ class Capability(IntEnum):
     NET_ADMIN = lib.SV_CAP_NET_ADMIN
 
 
-_EXCEPTIONS: dict[int, type[SmartVpnError]] = {
-    lib.SV_E_NOT_FOUND: NotFoundError,
-    lib.SV_E_EXISTS: ConflictError,
-    lib.SV_E_FULL: PoolExhaustedError,
-    lib.SV_E_STATE: InvalidStateError,
-    lib.SV_E_PERMISSION: PermissionDeniedError,
-    lib.SV_E_IN_USE: ConflictError,
-    lib.SV_E_TIMEOUT: VpnTimeoutError,
-    lib.SV_E_REFUSED: UnauthorizedError,
-    lib.SV_E_AUTH: UnauthorizedError,
-    lib.SV_E_UNREACHABLE: UnreachableError,
-    lib.SV_E_CLOSED: UnreachableError,
-}
-
-
-def _text(pointer: Any) -> str:
-    return str(ffi.string(pointer).decode("utf-8", "replace"))
-
-
-def _fields(struct: str) -> list[str]:
-    return [name for name, _ in ffi.typeof(struct).fields]
-
-
-def error_of(status: int, words: str = "") -> SmartVpnError:
-    """The exception for a status of C; `words` say more than the status does."""
-    text = _text(lib.sv_strerror(status))
-    if status == lib.SV_E_INVALID and ": " in words:
-        field, _, reason = words.partition(": ")
-        return ConfigError(field, reason)
-    kind = _EXCEPTIONS.get(status)
-    message = words or text
-    return NativeError(status, message) if kind is None else kind(message)
-
-
-def _check(status: int) -> None:
-    if status != 0:
-        raise error_of(status, _text(lib.sv_error_detail()))
-
-
-def _check_open(status: int, wg_kernel: bool) -> None:
-    if wg_kernel and status == lib.SV_E_UNSUPPORTED:
-        raise ConfigError("wgBackend", f"'kernel' cannot be: {_text(lib.sv_error_detail())}")
-    _check(status)
-
-
 def drop_privileges(user: int, group: int, keep: Iterable[Capability]) -> None:
     """Become user and group, unless the user is 0, and keep of all capabilities only those; for good.
 
     Before any thread is started. Raises PermissionDeniedError.
     """
-    _check(lib.sv_process_drop_privileges(user, group, sum(1 << capability for capability in set(keep))))
+    check(lib.sv_process_drop_privileges(user, group, sum(1 << capability for capability in set(keep))))
 
 
 def aead_name() -> str:
     """The ciphers that are offered on this machine, and which library does them."""
-    return _text(lib.sv_engine_aead())
+    return read.text(lib.sv_engine_aead())
 
 
 def has_quic() -> bool:
@@ -133,57 +63,19 @@ def has_quic() -> bool:
     return bool(lib.sv_engine_has_quic())
 
 
+def overhead_bytes(transport: str, outer_ip_version: int) -> int:
+    """What `websocket`, `quic` or `wireguard` adds to a packet, the outer IP header included."""
+    [number] = [number for number, name in read.TRANSPORTS.items() if name == transport]
+    return int(lib.sv_mtu_overhead(number, outer_ip_version == 6))
+
+
 def make_certificate() -> tuple[str, str]:
     """A new self-signed certificate and its key, PEM texts. Raises NativeError without QUIC."""
     certificate, key = ffi.new("char[]", lib.SV_PEM_SIZE), ffi.new("char[]", lib.SV_PEM_SIZE)
-    _check(lib.sv_make_certificate(certificate, key))
-    texts = _text(certificate), _text(key)
-    ffi.memmove(key, bytes(lib.SV_PEM_SIZE), lib.SV_PEM_SIZE)
+    check(lib.sv_make_certificate(certificate, key))
+    texts = read.text(certificate), read.text(key)
+    write.wipe(key)
     return texts
-
-
-def _when(seconds: float) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
-
-
-class _Strings:
-    """C strings and arrays of them, alive as long as this object."""
-
-    def __init__(self) -> None:
-        self._kept: list[Any] = []
-
-    def one(self, text: str | None) -> Any:
-        if text is None:
-            return ffi.NULL
-        buffer = ffi.new("char[]", text.encode())
-        self._kept.append(buffer)
-        return buffer
-
-    def many(self, texts: Iterable[str]) -> tuple[Any, int]:
-        pointers = [self.one(text) for text in texts]
-        array = ffi.new("char *[]", pointers)
-        self._kept.append(array)
-        return ffi.cast("const char *const *", array), len(pointers)
-
-
-def _put_key(target: Any, key: str) -> None:
-    ffi.memmove(target, decode_key(key), 32)
-
-
-def _wipe(struct: Any) -> None:
-    ffi.memmove(struct, bytes(ffi.sizeof(struct[0])), ffi.sizeof(struct[0]))
-
-
-def pem_text(field: str, value: str) -> str:
-    """PEM text as it is, or what stands in the file of that name. Raises ConfigError naming the field."""
-    if "-----BEGIN" in value:
-        return value
-    try:
-        return Path(value).read_text("ascii")
-    except OSError as error:
-        raise ConfigError(field, f"cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(field, "is not a file of PEM text") from None
 
 
 class _Engine:
@@ -207,30 +99,21 @@ class _Engine:
     @property
     def interface(self) -> str:
         """Name of the TUN device."""
-        return _text(lib.sv_engine_tun_name(self._handle))
+        return read.text(lib.sv_engine_tun_name(self._handle))
 
     def next_event(self) -> NativeEvent | None:
         """The oldest event, or None."""
         event = ffi.new("sv_event *")
         if self._pointer is None or not lib.sv_engine_next_event(self._pointer, event):
             return None
-        return NativeEvent(
-            kind=EventKind(event.type),
-            client_id=_text(event.client_id),
-            session_id=bytes(ffi.buffer(event.session_id)).hex(),
-            state=list(TunnelState)[event.state],
-            code=event.code,
-            status=event.error,
-            reason=_text(event.reason),
-            count=event.count,
-        )
+        return read.event(event)
 
     def counters(self) -> Counters:
         """Sums since the start."""
         sums = ffi.new("sv_statistics *")
         with self._looking:
             lib.sv_engine_statistics(self._handle, sums)
-        return read.counters(sums, _fields("sv_drops"), _fields("sv_quic_rejects"))
+        return read.counters(sums)
 
     def close(self) -> None:
         """End sessions, threads and the device; takes up to a second."""
@@ -259,44 +142,13 @@ class NativeServer(_Engine):
         With `wg_kernel` the kernel carries WireGuard's packets; ConfigError naming `wgBackend` where it
         cannot. Raises SmartVpnError with words.
         """
-        strings = _Strings()
-        c = ffi.new("sv_server_config *")
-        _put_key(c.private_key, config.private_key)
-        c.listen_addr = strings.one(config.listen_addr if config.transport_mode.websocket else None)
-        if wg_private_key is not None:
-            c.wireguard, c.wg_kernel = True, wg_kernel
-            c.wg_listen_port = config.wg_listen_port
-            _put_key(c.wg_private_key, wg_private_key)
-        secret = ffi.NULL
-        if quic is not None:
-            c.quic_listen_addr = strings.one(config.quic_listen_addr or config.listen_addr)
-            c.quic_cert, c.quic_key = strings.one(quic.certificate), strings.one(quic.key)
-            c.quic_idle_timeout_secs = config.quic_idle_timeout_secs
-            c.quic_secret = secret = ffi.new("uint8_t[32]", quic.secret)
-        c.subnet = strings.one(config.subnet)
-        c.subnet6 = strings.one(config.subnet6)
-        c.tls_cert = strings.one(None if config.tls_cert is None else pem_text("tlsCert", config.tls_cert))
-        c.tls_key = strings.one(None if config.tls_key is None else pem_text("tlsKey", config.tls_key))
-        c.dns, c.dns_count = strings.many(config.dns)
-        c.routes, c.route_count = strings.many(config.client_routes())
-        c.trusted_proxies, c.trusted_proxy_count = strings.many(config.trusted_proxies)
-        c.mtu = config.mtu
-        c.keepalive_secs = config.keepalive_interval_secs
-        c.rekey_secs = config.rekey_secs or lib.SV_REKEY_NEVER
-        c.resume_lifetime_secs = config.resume_lifetime_secs or lib.SV_RESUME_NEVER
-        limit = config.default_rate_limit()
-        if limit is not None:
-            c.default_bytes_per_sec, c.default_burst_bytes = limit.bytes_per_sec, limit.burst_bytes
-        c.deny_host_access = not config.allow_host_access
-        c.workers = workers
-        c.tun_name = strings.one(tun_name)
         out = ffi.new("sv_engine **")
-        try:
-            _check_open(lib.sv_server_open(out, c), wg_kernel)
-        finally:
-            _wipe(c)
-            if secret != ffi.NULL:
-                ffi.memmove(secret, bytes(32), 32)
+        with write.Memory() as memory:
+            c = write.server_config(
+                memory, config, wg_private_key=wg_private_key, quic=quic, wg_kernel=wg_kernel
+            )
+            c.workers, c.tun_name = workers, memory.text(tun_name)
+            check_open(lib.sv_server_open(out, c), wg_kernel)
         return cls(out[0])
 
     @property
@@ -319,32 +171,17 @@ class NativeServer(_Engine):
 
         Raises InvalidStateError without WireGuard, ConflictError for another's key or networks.
         """
-        self._offer_wg_peer(lib.sv_hub_put_wg_peer, peer, endpoint)
+        with write.Memory() as memory:
+            check(lib.sv_hub_put_wg_peer(self._handle, write.wg_peer_config(memory, peer, endpoint)))
 
     def check_wg_peer(self, peer: WgPeerConfig, endpoint: str | None) -> None:
         """Raise what `put_wg_peer` would raise; changes nothing."""
-        self._offer_wg_peer(lib.sv_hub_check_wg_peer, peer, endpoint)
-
-    def _offer_wg_peer(self, offer: Any, peer: WgPeerConfig, endpoint: str | None) -> None:
-        strings = _Strings()
-        c = ffi.new("sv_wg_peer_config *")
-        _put_key(c.public_key, peer.public_key)
-        psk = (
-            ffi.NULL if peer.preshared_key is None else ffi.new("uint8_t[32]", decode_key(peer.preshared_key))
-        )
-        c.preshared_key = psk
-        c.allowed_ips, c.allowed_ip_count = strings.many(peer.allowed_ips)
-        c.endpoint = strings.one(endpoint)
-        c.persistent_keepalive = peer.persistent_keepalive or 0
-        try:
-            _check(offer(self._handle, c))
-        finally:
-            if psk != ffi.NULL:
-                ffi.memmove(psk, bytes(32), 32)
+        with write.Memory() as memory:
+            check(lib.sv_hub_check_wg_peer(self._handle, write.wg_peer_config(memory, peer, endpoint)))
 
     def remove_wg_peer(self, public_key: str) -> None:
         """Raises NotFoundError, and InvalidStateError for a client's key."""
-        _check(lib.sv_hub_remove_wg_peer(self._handle, decode_key(public_key)))
+        check(lib.sv_hub_remove_wg_peer(self._handle, decode_key(public_key)))
 
     def wg_peers(self) -> list[WgPeer]:
         """All WireGuard peers, clients included. Raises InvalidStateError without WireGuard."""
@@ -355,9 +192,9 @@ class NativeServer(_Engine):
             ips = ffi.new("char[][64]", ip_capacity)
             with self._looking:
                 status = lib.sv_hub_wg_peers(self._handle, infos, capacity, count, ips, ip_capacity, ip_count)
-            _check(status)
+            check(status)
             if count[0] <= capacity and ip_count[0] <= ip_capacity:
-                return [_wg_peer(infos[index], ips) for index in range(count[0])]
+                return [read.wg_peer(infos[index], ips) for index in range(count[0])]
             capacity = count[0] + _SESSIONS_AT_ONCE
             ip_capacity = ip_count[0] + _SESSIONS_AT_ONCE
 
@@ -370,21 +207,21 @@ class NativeServer(_Engine):
         the client is taken out, and the address is held.
         Raises ConflictError for a key or address of another, PoolExhaustedError, ConfigError.
         """
-        strings = _Strings()
-        c = _client_entry(entry, strings)
-        c.assigned_ip, c.agreed = strings.one(assigned_ip), agreed
+        memory = write.Memory()
+        c = write.client_entry(memory, entry)
+        c.assigned_ip, c.agreed = memory.text(assigned_ip), agreed
         addr4, addr6 = ffi.new("char[64]"), ffi.new("char[64]")
-        _check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
-        return _text(addr4), _text(addr6) or None
+        check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
+        return read.text(addr4), read.text(addr6) or None
 
     def check_client(self, entry: ClientEntry) -> None:
         """Raise what `put_client` would raise, its address apart; changes nothing."""
-        strings = _Strings()
-        _check(lib.sv_hub_check_client(self._handle, _client_entry(entry, strings)))
+        memory = write.Memory()
+        check(lib.sv_hub_check_client(self._handle, write.client_entry(memory, entry)))
 
     def hold_address(self, assigned_ip: str) -> None:
         """Keep a free address from being given to a client. Raises ConflictError, ConfigError."""
-        _check(lib.sv_hub_hold_address(self._handle, assigned_ip.encode()))
+        check(lib.sv_hub_hold_address(self._handle, assigned_ip.encode()))
 
     def release_address(self, assigned_ip: str) -> None:
         """Give back an address that is held."""
@@ -392,47 +229,45 @@ class NativeServer(_Engine):
 
     def remove_client(self, client_id: str, code: Disconnect = Disconnect.REMOVED) -> None:
         """End its sessions and forget it. Raises NotFoundError."""
-        _check(lib.sv_hub_remove_client(self._handle, client_id.encode(), code))
+        check(lib.sv_hub_remove_client(self._handle, client_id.encode(), code))
 
     def disconnect(self, client_id: str, session_id: str | None, code: Disconnect) -> None:
         """End one session, or all. Raises NotFoundError."""
-        raw = ffi.NULL if session_id is None else _session_bytes(session_id)
-        _check(lib.sv_hub_disconnect(self._handle, client_id.encode(), raw, code))
+        raw = ffi.NULL if session_id is None else write.session_id(session_id)
+        check(lib.sv_hub_disconnect(self._handle, client_id.encode(), raw, code))
 
     def set_rate_limit(self, client_id: str, limit: RateLimit | None) -> None:
         """At run time; None is unlimited. Raises NotFoundError."""
         rate, burst = (0, 0) if limit is None else (limit.bytes_per_sec, limit.burst_bytes)
-        _check(lib.sv_hub_set_rate_limit(self._handle, client_id.encode(), rate, burst))
+        check(lib.sv_hub_set_rate_limit(self._handle, client_id.encode(), rate, burst))
 
     def totals(self, client_id: str | None = None) -> list[ClientCounters]:
         """Counters since `open`: of one client, or of all that may have counted since the last such call.
 
         Raises NotFoundError.
         """
-        wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
-        count = ffi.new("size_t *")
-        capacity = _SESSIONS_AT_ONCE if client_id is None else 1
-        while True:
-            infos = ffi.new("sv_client_totals[]", capacity)
-            with self._looking:
-                status = lib.sv_hub_totals(self._handle, wanted, infos, capacity, count)
-            _check(status)
-            if count[0] <= capacity:
-                return [_counters(infos[index]) for index in range(count[0])]
-            capacity = count[0] + _SESSIONS_AT_ONCE
+        infos, count = self._listed(lib.sv_hub_totals, "sv_client_totals", client_id, of_one=1)
+        return [read.client_counters(infos[index]) for index in range(count)]
 
     def sessions(self, client_id: str | None = None) -> list[Session]:
         """The live sessions, of one client or of all. Raises NotFoundError."""
+        infos, count = self._listed(
+            lib.sv_hub_sessions, "sv_session_info", client_id, of_one=_SESSIONS_OF_ONE
+        )
+        return [read.session(infos[index]) for index in range(count)]
+
+    def _listed(self, listing: Any, struct: str, client_id: str | None, *, of_one: int) -> tuple[Any, int]:
+        """C's structs, of one client or of all; asked again with more room where it was not enough."""
         wanted = ffi.NULL if client_id is None else ffi.new("char[]", client_id.encode())
         count = ffi.new("size_t *")
-        capacity = _SESSIONS_AT_ONCE if client_id is None else _SESSIONS_OF_ONE
+        capacity = _SESSIONS_AT_ONCE if client_id is None else of_one
         while True:
-            infos = ffi.new("sv_session_info[]", capacity)
+            infos = ffi.new(f"{struct}[]", capacity)
             with self._looking:
-                status = lib.sv_hub_sessions(self._handle, wanted, infos, capacity, count)
-            _check(status)
+                status = listing(self._handle, wanted, infos, capacity, count)
+            check(status)
             if count[0] <= capacity:
-                return [_session(infos[index]) for index in range(count[0])]
+                return infos, count[0]
             capacity = count[0] + _SESSIONS_AT_ONCE
 
     def require_client(self, client_id: str) -> None:
@@ -441,88 +276,9 @@ class NativeServer(_Engine):
 
     def require_session(self, client_id: str, session_id: str | None) -> None:
         """Raise what `disconnect` would raise; changes nothing."""
-        wanted = None if session_id is None else _session_bytes(session_id).hex()
+        wanted = None if session_id is None else write.session_id(session_id).hex()
         if not any(wanted in (None, session.session_id) for session in self.sessions(client_id)):
             raise NotFoundError(f"client '{client_id}' has no such session")
-
-
-def _client_entry(entry: ClientEntry, strings: _Strings) -> Any:
-    """A `sv_client_entry` without an address, alive as long as `strings`."""
-    c = ffi.new("sv_client_entry *")
-    c.client_id = strings.one(entry.client_id)
-    _put_key(c.public_key, entry.public_key)
-    _put_key(c.wg_public_key, entry.wg_public_key)
-    c.disabled = not entry.enabled
-    c.expires_at = 0 if entry.expires_at is None else max(1, int(entry.expires_at.timestamp()))
-    c.max_connections = entry.security.max_connections
-    c.priority = entry.priority
-    limit = entry.security.rate_limit
-    if limit is not None:
-        c.bytes_per_sec, c.burst_bytes = limit.bytes_per_sec, limit.burst_bytes
-    security = entry.security
-    c.source_allow, c.source_allow_count = strings.many(security.ip_allow_list)
-    c.source_deny, c.source_deny_count = strings.many(security.ip_block_list)
-    c.destination_allow, c.destination_allow_count = strings.many(security.destination_allow_list)
-    c.destination_deny, c.destination_deny_count = strings.many(security.destination_block_list)
-    return c
-
-
-def _session_bytes(session_id: str) -> bytes:
-    try:
-        raw = bytes.fromhex(session_id)
-    except ValueError:
-        raw = b""
-    if len(raw) != 16:
-        raise ConfigError("sessionId", "is no session id")
-    return raw
-
-
-def _wg_peer(info: Any, ips: Any) -> WgPeer:
-    mine = range(info.first_allowed_ip, info.first_allowed_ip + info.allowed_ip_count)
-    return WgPeer(
-        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
-        client_id=_text(info.client_id),
-        endpoint=_text(info.endpoint) or None,
-        persistent_keepalive=info.persistent_keepalive,
-        allowed_ips=tuple(_text(ips[index]) for index in mine),
-        bytes_sent=info.bytes_sent,
-        bytes_received=info.bytes_received,
-        packets_sent=info.packets_sent,
-        packets_received=info.packets_received,
-        last_handshake=_when(info.last_handshake),
-    )
-
-
-def _counters(info: Any) -> ClientCounters:
-    return ClientCounters(
-        client_id=_text(info.client_id),
-        totals=read.totals(info),
-        rate_limit=read.rate_limit(info),
-    )
-
-
-def _session(info: Any) -> Session:
-    since = _when(info.connected_since)
-    assert since is not None
-    return Session(
-        client_id=_text(info.client_id),
-        session_id=bytes(ffi.buffer(info.session_id)).hex(),
-        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
-        assigned_ip=_text(info.assigned_ip),
-        assigned_ip6=_text(info.assigned_ip6) or None,
-        remote_addr=_text(info.remote_addr),
-        transport=TRANSPORTS[info.transport],
-        connected_since=since,
-        last_keepalive_at=_when(info.last_keepalive),
-        bytes_sent=info.bytes_sent,
-        bytes_received=info.bytes_received,
-        keepalives_received=info.keepalives_received,
-        packets_dropped=info.packets_dropped,
-        bytes_dropped=info.bytes_dropped,
-        rate_limit=read.rate_limit(info),
-        drops=read.drops(info.drops),
-        quality=read.quality(info.quality),
-    )
 
 
 class NativeClient(_Engine):
@@ -538,30 +294,11 @@ class NativeClient(_Engine):
         tun_name: str | None = None,
     ) -> Self:
         """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words."""
-        strings = _Strings()
-        c = ffi.new("sv_client_config *")
-        c.transport = _CLIENT_TRANSPORTS[config.transport]
-        if config.transport is not Transport.QUIC:
-            url = config.websocket_url()
-            c.server_url = strings.one(f"{url.scheme}://{url.authority}{url.path}")
-        if config.transport is not Transport.WEBSOCKET:
-            c.quic_addr = strings.one(join_host_port(*config.quic_endpoint()))
-        c.websocket_first = websocket_first
-        _put_key(c.server_key, config.server_public_key)
-        _put_key(c.private_key, str(config.client_private_key))
-        ffi.memmove(c.instance, instance, 16)
-        pin = None if config.server_cert_hash is None else decode_key(config.server_cert_hash)
-        pinned = ffi.NULL if pin is None else ffi.new("uint8_t[32]", pin)
-        c.cert_hash = pinned
-        c.cert_hash_strict = config.transport is not Transport.AUTO
-        c.mtu = config.mtu or 0
-        c.keepalive_secs = config.keepalive_interval_secs or 0
-        c.tun_name = strings.one(tun_name)
         out = ffi.new("sv_engine **")
-        try:
-            _check(lib.sv_client_open(out, c))
-        finally:
-            _wipe(c)
+        with write.Memory() as memory:
+            c = write.client_config(memory, config, instance=instance, websocket_first=websocket_first)
+            c.tun_name = memory.text(tun_name)
+            check(lib.sv_client_open(out, c))
         return cls(out[0])
 
     @property
@@ -571,34 +308,20 @@ class NativeClient(_Engine):
 
     def settings(self) -> TunnelSettings:
         """What the hub gave. Raises InvalidStateError before it did."""
-        s = ffi.new("sv_client_settings *")
-        _check(lib.sv_client_get_settings(self._handle, s))
-        since = _when(s.connected_since)
-        assert since is not None
-        return TunnelSettings(
-            address=_text(s.address),
-            address6=_text(s.address6) or None,
-            gateway=_text(s.gateway) or None,
-            gateway6=_text(s.gateway6) or None,
-            server_addr=_text(s.server_addr),
-            mtu=s.mtu,
-            dns=tuple(_text(s.dns[index]) for index in range(s.dns_count)),
-            routes=tuple(_text(s.routes[index]) for index in range(s.route_count)),
-            connected_since=since,
-            handshake_ms=s.handshake_ms,
-            transport=TRANSPORTS[s.transport],
-        )
+        info = ffi.new("sv_client_settings *")
+        check(lib.sv_client_get_settings(self._handle, info))
+        return read.tunnel_settings(info)
 
     def quality(self) -> ConnectionQuality | None:
         """The link's measurements; None before the first."""
         info = ffi.new("sv_quality_info *")
-        _check(lib.sv_client_get_quality(self._handle, info))
+        check(lib.sv_client_get_quality(self._handle, info))
         return read.quality(info)
 
     def mtu(self) -> MtuInfo:
         """How large a packet may be, and why."""
         info = ffi.new("sv_mtu_info *")
-        _check(lib.sv_client_get_mtu(self._handle, info))
+        check(lib.sv_client_get_mtu(self._handle, info))
         return read.mtu(info)
 
 
@@ -608,13 +331,13 @@ class NativeWireGuard(_Engine):
     @classmethod
     def open(cls, *, mtu: int, tun_name: str | None = None) -> Self:
         """Make the device and bring it up; it has no key and no peer yet. Raises SmartVpnError with words."""
-        strings = _Strings()
+        memory = write.Memory()
         c = ffi.new("sv_wg_config *")
-        c.tun_name = strings.one(tun_name or "svpn%d")
+        c.tun_name = memory.text(tun_name or "svpn%d")
         c.mtu = mtu
         c.workers = 1
         out = ffi.new("sv_engine **")
-        _check(lib.sv_wg_open(out, c))
+        check(lib.sv_wg_open(out, c))
         return cls(out[0])
 
     def set(self, text: str) -> None:
@@ -625,4 +348,4 @@ class NativeWireGuard(_Engine):
 
     def connect(self) -> None:
         """Begin a handshake with the peer."""
-        _check(lib.sv_wg_connect(self._handle))
+        check(lib.sv_wg_connect(self._handle))

@@ -1,17 +1,60 @@
-"""The numbers of C's structs as attrs objects; what holds pointers and bytes is `_native`'s own."""
+"""C's structs as attrs objects; everything is copied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from smartvpn._native_types import Counters
+from smartvpn._core import ffi
+from smartvpn._native_types import (
+    ClientCounters,
+    Counters,
+    EventKind,
+    NativeEvent,
+    Session,
+    TunnelSettings,
+    WgPeer,
+)
 from smartvpn.config import RateLimit
-from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHealth, MtuInfo
+from smartvpn.keys import encode_key
+from smartvpn.types import ClientTotals, ConnectionQuality, DropCounters, LinkHealth, MtuInfo, TunnelState
+
+TRANSPORTS = {1: "websocket", 2: "quic", 3: "wireguard"}
 
 
-def counters(sums: Any, causes: Iterable[str], quic_causes: Iterable[str]) -> Counters:
-    """Of a `sv_statistics`, whose drops have these causes, and what QUIC's port rejects those."""
+def text(pointer: Any) -> str:
+    """Of a C string."""
+    return str(ffi.string(pointer).decode("utf-8", "replace"))
+
+
+def _when(seconds: float) -> datetime | None:
+    return _since(seconds) if seconds else None
+
+
+def _since(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def event(info: Any) -> NativeEvent:
+    """Of a `sv_event`."""
+    return NativeEvent(
+        kind=EventKind(info.type),
+        client_id=text(info.client_id),
+        session_id=bytes(ffi.buffer(info.session_id)).hex(),
+        state=list(TunnelState)[info.state],
+        code=info.code,
+        status=info.error,
+        reason=text(info.reason),
+        count=info.count,
+    )
+
+
+def _by_name(struct: Any) -> dict[str, int]:
+    return {name: getattr(struct, name) for name, _ in ffi.typeof(struct).fields}
+
+
+def counters(sums: Any) -> Counters:
+    """Of a `sv_statistics`."""
     return Counters(
         bytes_sent=sums.bytes_sent,
         bytes_received=sums.bytes_received,
@@ -27,8 +70,8 @@ def counters(sums: Any, causes: Iterable[str], quic_causes: Iterable[str]) -> Co
         cookies_sent=sums.cookies_sent,
         half_open=sums.half_open,
         icmp_too_big_sent=sums.icmp_too_big_sent,
-        drops={cause: getattr(sums.drops, cause) for cause in causes},
-        quic_rejects={cause: getattr(sums.quic_rejects, cause) for cause in quic_causes},
+        drops=_by_name(sums.drops),
+        quic_rejects=_by_name(sums.quic_rejects),
     )
 
 
@@ -83,4 +126,70 @@ def mtu(info: Any) -> MtuInfo:
         overhead_bytes=info.overhead_bytes,
         oversized_packets_dropped=info.oversized_packets_dropped,
         icmp_too_big_sent=info.icmp_too_big_sent,
+    )
+
+
+def session(info: Any) -> Session:
+    """Of a `sv_session_info`."""
+    return Session(
+        client_id=text(info.client_id),
+        session_id=bytes(ffi.buffer(info.session_id)).hex(),
+        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
+        assigned_ip=text(info.assigned_ip),
+        assigned_ip6=text(info.assigned_ip6) or None,
+        remote_addr=text(info.remote_addr),
+        transport=TRANSPORTS[info.transport],
+        connected_since=_since(info.connected_since),
+        last_keepalive_at=_when(info.last_keepalive),
+        bytes_sent=info.bytes_sent,
+        bytes_received=info.bytes_received,
+        keepalives_received=info.keepalives_received,
+        packets_dropped=info.packets_dropped,
+        bytes_dropped=info.bytes_dropped,
+        rate_limit=rate_limit(info),
+        drops=drops(info.drops),
+        quality=quality(info.quality),
+    )
+
+
+def client_counters(info: Any) -> ClientCounters:
+    """Of a `sv_client_totals`, with whose they are."""
+    return ClientCounters(
+        client_id=text(info.client_id),
+        totals=totals(info),
+        rate_limit=rate_limit(info),
+    )
+
+
+def wg_peer(info: Any, ips: Any) -> WgPeer:
+    """Of a `sv_wg_peer_info`, whose allowed IPs lie among `ips`."""
+    mine = range(info.first_allowed_ip, info.first_allowed_ip + info.allowed_ip_count)
+    return WgPeer(
+        public_key=encode_key(bytes(ffi.buffer(info.public_key))),
+        client_id=text(info.client_id),
+        endpoint=text(info.endpoint) or None,
+        persistent_keepalive=info.persistent_keepalive,
+        allowed_ips=tuple(text(ips[index]) for index in mine),
+        bytes_sent=info.bytes_sent,
+        bytes_received=info.bytes_received,
+        packets_sent=info.packets_sent,
+        packets_received=info.packets_received,
+        last_handshake=_when(info.last_handshake),
+    )
+
+
+def tunnel_settings(info: Any) -> TunnelSettings:
+    """Of a `sv_client_settings`."""
+    return TunnelSettings(
+        address=text(info.address),
+        address6=text(info.address6) or None,
+        gateway=text(info.gateway) or None,
+        gateway6=text(info.gateway6) or None,
+        server_addr=text(info.server_addr),
+        mtu=info.mtu,
+        dns=tuple(text(info.dns[index]) for index in range(info.dns_count)),
+        routes=tuple(text(info.routes[index]) for index in range(info.route_count)),
+        connected_since=_since(info.connected_since),
+        handshake_ms=info.handshake_ms,
+        transport=TRANSPORTS[info.transport],
     )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, to_the_end
-from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings
+from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings, overhead_bytes
 from smartvpn.config import ClientConfig, Transport
 from smartvpn.errors import UnreachableError
 from smartvpn.keys import decode_key
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_MTU = 1420
 _ETHERNET = 1500
-_HEADERS = {4: 20 + 8 + 32, 6: 40 + 8 + 32}  # IP, UDP, WireGuard's header and tag
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
 
 
@@ -133,7 +132,7 @@ class WireGuardTunnel:
     def mtu(self) -> MtuInfo:
         """What the tunnel has, beside what the way to the hub leaves for it."""
         mtu = self._config.mtu or _DEFAULT_MTU
-        overhead = _HEADERS[ipaddress.ip_address(self._endpoint[0]).version]
+        overhead = overhead_bytes("wireguard", ipaddress.ip_address(self._endpoint[0]).version)
         link = _path_mtu(self._endpoint)
         return MtuInfo(
             tun_mtu=mtu,

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from smartvpn._address import is_loopback, parse_host, parse_listen
+from smartvpn._address import is_loopback, parse_host
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address
 from smartvpn.errors import ConfigError
 
 BINARY_PATH = "/usr/local/bin/smartvpn_daemon"
 DASHBOARD_PATH = "/usr/local/bin/smartvpn-dashboard"
 DASHBOARD_UNIT = "/etc/systemd/system/smartvpn-dashboard.service"
-DASHBOARD_LISTEN = "127.0.0.1:8787"
 SOCKET_PATH = "/var/run/smartvpn.sock"
 
 Platform = Literal["linux", "macos", "windows", "unknown"]
@@ -191,11 +191,7 @@ class VpnInstaller:
         The certificate's files may be root's alone: systemd hands them over. Raises ConfigError for a path
         that is not absolute, and for an address beyond this machine without https.
         """
-        host, port = _listen(listen)
-        if (tls_cert is None) != (tls_key is None):
-            raise ConfigError("tlsCert", "and tlsKey go together")
-        if not (tls_cert or behind_proxy or is_loopback(host)):
-            raise ConfigError("listen", f"{listen} is open to the network without https")
+        host, port = dashboard_address(listen, tls_cert=tls_cert, tls_key=tls_key, behind_proxy=behind_proxy)
         words = [_absolute("binaryPath", binary_path), "--socket", _absolute("socketPath", socket_path)]
         words += ["--listen", listen]
         words += [word for name in public_hosts for word in ("--public-host", _host(name))]
@@ -221,8 +217,8 @@ class VpnInstaller:
     ) -> str:
         """A launchd property list that runs the daemon with its management socket.
 
-        With `config_path` the daemon starts from that file. Raises ConfigError for a path that is
-        not absolute, or an unknown mode.
+        The daemon itself runs on Linux only, and no launchd has loaded this text yet. With `config_path` the
+        daemon starts from that file. Raises ConfigError for a path that is not absolute, or an unknown mode.
         """
         return plistlib.dumps(
             {
@@ -290,13 +286,6 @@ def _absolute(name: str, path: str) -> str:
     if not PurePosixPath(path).is_absolute() or any(ord(letter) < 32 for letter in path):
         raise ConfigError(name, "is not an absolute path")
     return path
-
-
-def _listen(listen: str) -> tuple[str, int]:
-    try:
-        return parse_listen(listen)
-    except ValueError as error:
-        raise ConfigError("listen", str(error)) from None
 
 
 def _host(name: str) -> str:

@@ -21,6 +21,7 @@ from smartvpn.dashboard.access import Access
 from smartvpn.dashboard.app import _shown_once, file_name
 from smartvpn.dashboard.rates import Rate, Rates
 from smartvpn.types import BundleSecrets, ConfigBundle, Keypair
+from tests.cli.tool import run as run_tool
 from tests.dashboard import COMMAND, Dashboard
 from tests.netns.certificates import self_signed
 from tests.raw import SocketDaemon, environment
@@ -385,8 +386,12 @@ def test_a_bad_token_file(tmp_path: Path, mode: int, text: str, words: str) -> N
 
 
 def test_the_network_gets_no_plain_http(tmp_path: Path) -> None:
-    """Beyond this machine only with TLS, its own or a proxy's."""
-    assert "--tls-cert" in refused("--listen", "0.0.0.0:0", folder=tmp_path)
+    """Beyond this machine only with TLS, its own or a proxy's, however the dashboard is asked for."""
+    words = "--listen: 0.0.0.0:0 is open to the network without https: "
+    words += "give --tls-cert and --tls-key, or --behind-proxy"
+    assert refused("--listen", "0.0.0.0:0", folder=tmp_path) == f"smartvpn-dashboard: {words}"
+    for command in (["dashboard"], ["service", "dashboard"]):
+        assert run_tool(*command, "--listen", "0.0.0.0:0").one_line().startswith(f"smartvpn: {words}; see")
 
 
 def test_the_service_manager_hears_of_it(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_the_dashboards_unit() -> None:
     [
         ({"listen": "here"}, "listen"),
         ({"listen": "0.0.0.0:8787"}, "listen"),
-        ({"tls_cert": "/a.crt"}, "tlsCert"),
+        ({"tls_cert": "/a.crt"}, "tlsCert: needs tlsKey"),
+        ({"tls_key": "/a.key"}, "tlsKey: needs tlsCert"),
         ({"tls_cert": "a.crt", "tls_key": "/a.key"}, "tlsCert"),
         ({"tls_cert": "/a.crt", "tls_key": "/a\nUser=root"}, "tlsKey"),
         ({"public_hosts": ["a b"]}, "publicHosts"),
@@ -113,16 +114,69 @@ def test_the_dashboards_bad_arguments_are_named(options: dict[str, Any], field: 
         VpnInstaller.generate_dashboard_unit(**options)
 
 
-def test_launchd() -> None:
-    """The property list starts the same command."""
-    plist: dict[str, Any] = plistlib.loads(VpnInstaller.generate_launchd_plist(mode="client").encode())
-    assert plist["Label"] == "org.smartvpn.client"
-    assert plist["ProgramArguments"] == [
-        "/usr/local/bin/smartvpn_daemon",
-        "--mode",
-        "client",
-        "--management-socket",
-        "/var/run/smartvpn.sock",
+# Keys of launchd.plist(5) that a daemon's job may have, and what Apple wants of each.
+LAUNCHD_KEYS: dict[str, type | tuple[type, ...]] = {
+    "Label": str,
+    "Disabled": bool,
+    "UserName": str,
+    "GroupName": str,
+    "Program": str,
+    "ProgramArguments": list,
+    "EnableGlobbing": bool,
+    "KeepAlive": (bool, dict),
+    "RunAtLoad": bool,
+    "RootDirectory": str,
+    "WorkingDirectory": str,
+    "EnvironmentVariables": dict,
+    "Umask": (int, str),
+    "ExitTimeOut": int,
+    "ThrottleInterval": int,
+    "InitGroups": bool,
+    "WatchPaths": list,
+    "QueueDirectories": list,
+    "StandardInPath": str,
+    "StandardOutPath": str,
+    "StandardErrorPath": str,
+    "SoftResourceLimits": dict,
+    "HardResourceLimits": dict,
+    "Nice": int,
+    "ProcessType": str,
+    "AbandonProcessGroup": bool,
+    "LowPriorityIO": bool,
+    "LaunchOnlyOnce": bool,
+    "Sockets": dict,
+}
+KEEP_ALIVE_KEYS = {"SuccessfulExit": bool, "PathState": dict, "OtherJobEnabled": dict, "Crashed": bool}
+PROCESS_TYPES = {"Background", "Standard", "Adaptive", "Interactive"}
+
+
+@pytest.mark.parametrize("mode", ["server", "client"])
+def test_launchd_knows_every_key(mode: Any) -> None:
+    """The property list has keys that Apple documents, values of their types, and what launchd demands."""
+    job = plistlib.loads(VpnInstaller.generate_launchd_plist(mode=mode).encode(), fmt=plistlib.FMT_XML)
+    for key, value in job.items():
+        assert isinstance(value, LAUNCHD_KEYS[key]), key
+        assert isinstance(value, bool) == (LAUNCHD_KEYS[key] is bool), key
+    for key, value in job["KeepAlive"].items():
+        assert isinstance(value, KEEP_ALIVE_KEYS[key]), key
+    assert job["ProcessType"] in PROCESS_TYPES
+    assert (job["Umask"], job["KeepAlive"]) == (0o077, {"SuccessfulExit": False})
+    assert (job["Label"], job["StandardErrorPath"]) == (
+        f"org.smartvpn.{mode}",
+        f"/var/log/smartvpn-{mode}.log",
+    )
+
+
+def test_launchd_gets_the_words_as_they_are() -> None:
+    """Nothing in them is quoted, whatever they hold."""
+    job = plistlib.loads(
+        VpnInstaller.generate_launchd_plist(
+            "/opt/a & <b>/smartvpn_daemon", "/var/run/$x.sock", "client", config_path='/etc/client "1".json'
+        ).encode()
+    )
+    assert job["ProgramArguments"] == [
+        *("/opt/a & <b>/smartvpn_daemon", "--mode", "client", "--management-socket", "/var/run/$x.sock"),
+        *("--config", '/etc/client "1".json'),
     ]
 
 
@@ -140,6 +194,8 @@ def test_service_unit(monkeypatch: pytest.MonkeyPatch, name: str, path: str, beg
     assert unit.install_path == path
     assert unit.content.startswith(begin)
     assert "/etc/smartvpn/client.json" in unit.content
+    if begin == "<?xml":  # launchd.plist(5): the file is named by its label
+        assert Path(path).stem == plistlib.loads(unit.content.encode())["Label"]
 
 
 def test_other_platforms_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

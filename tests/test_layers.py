@@ -17,6 +17,7 @@ PYTHON_LAYERS = [
     {"errors"},
     {"keys"},
     {"_address"},
+    {"_weblisten"},
     {"_fields"},
     {"config"},
     {"types"},
@@ -28,6 +29,7 @@ PYTHON_LAYERS = [
     {"wgconfig", "installer"},
     {"_native_types"},
     {"_native_read"},
+    {"_native_status", "_native_write"},
     {"_native"},
     {"registry"},
     {"network"},
@@ -93,3 +95,11 @@ def test_python_imports_look_down(source: Path) -> None:
     for imported in _imports(source) & RANK.keys():
         assert RANK[imported] <= RANK[name], f"{name} imports {imported}"
     assert name in RANK, f"{name} has no place in the layers"
+
+
+def test_c_has_one_border() -> None:
+    """The extension is for `_native` and its parts alone, and the parts are for `_native`."""
+    for source in PYTHON_SOURCES:
+        if not source.name.startswith("_native"):
+            inside = {name for name in _imports(source) if name == "_core" or name.startswith("_native_")}
+            assert not inside, f"{source.name} imports {inside}"

@@ -1,5 +1,7 @@
 #include "engine/mtu.h"
 
+#include <smartvpn/engine.h>
+
 #include "proto/frame.h"
 #include "proto/session.h"
 
@@ -14,11 +16,11 @@ enum {
     WIREGUARD = 32,
 };
 
-uint32_t sv_mtu_overhead(enum sv_transport_kind kind, bool outer_ip6)
+uint32_t sv_mtu_overhead(int transport, bool outer_ip6)
 {
     uint32_t ip = outer_ip6 ? IP6 : IP4;
 
-    switch (kind) {
+    switch (transport) {
     case SV_TRANSPORT_QUIC:
         return ip + UDP + QUIC + SV_DATAGRAM_OVERHEAD;
     case SV_TRANSPORT_WIREGUARD:

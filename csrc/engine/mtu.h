@@ -1,4 +1,4 @@
-/* What each transport adds to an inner packet, and what a path leaves for it: the one place where these numbers are. */
+/* What each transport adds to an inner packet (sv_mtu_overhead), and what a path leaves for it: the one place where these numbers are. */
 #ifndef SV_ENGINE_MTU_H
 #define SV_ENGINE_MTU_H
 
@@ -12,8 +12,6 @@ enum {
     SV_MTU_LEAST = 1280,        /* IPv6 demands it of every link (RFC 8200, section 5) */
 };
 
-/* Bytes around one inner packet, outer IP header included. */
-uint32_t sv_mtu_overhead(enum sv_transport_kind kind, bool outer_ip6);
 /* The longest inner packet that goes as one datagram; 0: the link takes none. */
 uint32_t sv_mtu_datagram(const struct sv_link *link);
 /* Packets with DF, and IPv6, above this are answered. */

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -35,8 +35,11 @@ _FORWARDING = {
 }
 _PROBES, _PROBE_SECS = 3, 1.0
 _PINGED_MTUS = (1500, 1480, 1440, 1400, 1280)
+_LEAST_MTU = 576
+_TOLD_MTU = re.compile(r"mtu ?[:=] ?(\d+)")
 _IP_AND_ICMP = {socket.AF_INET: 28, socket.AF_INET6: 48}
-_OVERHEAD = {socket.AF_INET: 80, socket.AF_INET6: 100}
+_IP_VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
+_TRANSPORTS = {"quic": "QUIC", "websocket": "WebSocket", "wireguard": "WireGuard"}
 _WORST_CLOCK_SECS = 60
 _QUIC_MIN_DATAGRAM = 1200
 
@@ -174,8 +177,11 @@ def files(path: Path) -> Check:
 # the way to a hub
 
 
-def mtu_path(host: str) -> Check:
-    """The largest packet that passes uncut, by pings that must not be fragmented."""
+def mtu_path(host: str, transports: Collection[str] = tuple(_TRANSPORTS), mtu: int | None = None) -> Check:
+    """The largest packet that passes uncut, by pings that must not be fragmented.
+
+    What that leaves for a packet inside depends on the transport. `mtu` is what the config has.
+    """
     program = shutil.which("ping")
     if program is None:
         return _warn("mtu path", "the program ping is missing", "run `apt-get install iputils-ping`")
@@ -183,16 +189,49 @@ def mtu_path(host: str) -> Check:
         family, address = _first_address(host)
     except OSError as error:
         return _warn("mtu path", f"{host}: {error.strerror}", "check the name")
-    options = ("-n", "-q", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s")
-    for mtu in _PINGED_MTUS:
-        done = _run(program, *options, str(mtu - _IP_AND_ICMP[family]), address)
-        if done is None or done.returncode:
-            continue
-        if mtu == _PINGED_MTUS[0]:
-            return _ok("mtu path", f"packets of {mtu} bytes pass to {host}")
-        fix = f'set "mtu": {mtu - _OVERHEAD[family]}'
-        return _warn("mtu path", f"no more than {mtu} bytes pass to {host}", fix)
-    return _warn("mtu path", f"{host} answers no ping", "nothing is known of the way's MTU")
+    passes = _largest_ping(program, family, address)
+    if passes is None:
+        return _warn("mtu path", f"{host} answers no ping", "nothing is known of the way's MTU")
+    if passes == _PINGED_MTUS[0]:
+        return _ok("mtu path", f"packets of {passes} bytes pass to {host}")
+    found = f"no more than {passes} bytes pass to {host}"
+    fitting = _fitting(passes, _IP_VERSIONS[family], transports)
+    if mtu is not None and mtu <= min(fitting.values()):
+        return _ok("mtu path", f'{found}, and "mtu": {mtu} fits')
+    return _warn("mtu path", found, f'set "mtu": {_one_or_each(fitting)}')
+
+
+def _largest_ping(program: str, family: socket.AddressFamily, address: str) -> int | None:
+    """What the way itself names is tried next: a router of it, or this machine that asked one before."""
+    options = ("-n", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s")
+    size: int | None = _PINGED_MTUS[0]
+    while size is not None:
+        done = _run(program, *options, str(size - _IP_AND_ICMP[family]), address)
+        if done is not None and done.returncode == 0:
+            return size
+        told = () if done is None else map(int, _TOLD_MTU.findall(done.stdout + done.stderr))
+        size = _largest_below(size, told) or _largest_below(size, _PINGED_MTUS)
+    return None
+
+
+def _largest_below(size: int, sizes: Iterable[int]) -> int | None:
+    return max((smaller for smaller in sizes if _LEAST_MTU <= smaller < size), default=None)
+
+
+def _fitting(passes: int, ip_version: int, transports: Collection[str]) -> dict[str, int]:
+    from smartvpn._native import overhead_bytes  # the C library, which no other command loads
+
+    return {
+        name: passes - overhead_bytes(transport, ip_version)
+        for transport, name in _TRANSPORTS.items()
+        if transport in transports
+    }
+
+
+def _one_or_each(fitting: dict[str, int]) -> str:
+    if len(fitting) == 1:
+        return str(*fitting.values())
+    return ", ".join(f"{mtu} for {name}" for name, mtu in fitting.items())
 
 
 def _first_address(host: str) -> tuple[socket.AddressFamily, str]:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from smartvpn._address import is_loopback, parse_listen
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, in_options
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
-from smartvpn.installer import DASHBOARD_LISTEN
+from smartvpn.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,16 +41,10 @@ def options(command: F) -> F:
 
 def refuse_wrong(listen: str, tls_cert: Path | None, tls_key: Path | None, behind_proxy: bool) -> None:
     """Raise UsageError for options that do not go together."""
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together")
     try:
-        host, _ = parse_listen(listen)
-    except ValueError as error:
-        raise click.UsageError(f"--listen: {error}") from None
-    if not (tls_cert or behind_proxy or is_loopback(host)):
-        raise click.UsageError(
-            f"--listen {listen} is open to the network: give --tls-cert and --tls-key, or --behind-proxy"
-        )
+        dashboard_address(listen, tls_cert=tls_cert, tls_key=tls_key, behind_proxy=behind_proxy)
+    except ConfigError as error:
+        raise click.UsageError(in_options(error)) from None
 
 
 def refuse_without_extra() -> None:

@@ -91,16 +91,20 @@ def _daemon(app: App) -> Check:
 def _way_of(config: ClientConfig) -> list[Check]:
     if config.transport is Transport.WIREGUARD:
         host, port = parse_endpoint(str(config.wg_endpoint))
-        return [_checks.mtu_path(host), _checks.udp(host, port)]
+        return [_checks.mtu_path(host, ["wireguard"], config.mtu), _checks.udp(host, port)]
+    ways: dict[str, list[str]] = {}
     checks = []
     if config.transport in (Transport.AUTO, Transport.WEBSOCKET):
         url = config.websocket_url()
-        checks += [_checks.mtu_path(url.host), _checks.tcp(url.host, url.port)]
+        ways.setdefault(url.host, []).append("websocket")
+        checks.append(_checks.tcp(url.host, url.port))
         if not url.tls and (beside := _checks.clock_beside(url.host, url.port)) is not None:
             checks.append(beside)
     if config.transport in (Transport.AUTO, Transport.QUIC):
-        checks.append(_checks.udp(*config.quic_endpoint()))
-    return checks
+        host, port = config.quic_endpoint()
+        ways.setdefault(host, []).append("quic")
+        checks.append(_checks.udp(host, port))
+    return [_checks.mtu_path(host, over, config.mtu) for host, over in ways.items()] + checks
 
 
 def _way(host: str, port: int) -> list[Check]:

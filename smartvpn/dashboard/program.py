@@ -15,15 +15,15 @@ from pathlib import Path
 
 import uvicorn
 
-from smartvpn._address import is_loopback, join_host_port, parse_listen
+from smartvpn._address import join_host_port
 from smartvpn._notify import Notifier
 from smartvpn._version import __version__
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, in_options
 from smartvpn.dashboard.access import MIN_TOKEN, Access, new_token
 from smartvpn.dashboard.app import make_app
 from smartvpn.dashboard.door import HEAD_SECS, WAITING, make_door
-
-SOCKET_PATH = "/var/run/smartvpn.sock"
-LISTEN = "127.0.0.1:8787"
+from smartvpn.errors import ConfigError
+from smartvpn.installer import SOCKET_PATH
 
 _CONNECTIONS = 128
 _BACKLOG = 128  # accepted in one turn at most, before one of them can be closed
@@ -76,7 +76,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="smartvpn-dashboard", description="a web page for a smartvpn hub")
     parser.add_argument("--socket", default=SOCKET_PATH, metavar="PATH", help=f"the hub's ({SOCKET_PATH})")
-    parser.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"where to serve ({LISTEN})")
+    parser.add_argument(
+        "--listen", default=DASHBOARD_LISTEN, metavar="HOST:PORT", help=f"where to serve ({DASHBOARD_LISTEN})"
+    )
     parser.add_argument(
         "--token-file", type=Path, metavar="PATH", help="holds the login token; made if absent"
     )
@@ -89,23 +91,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--behind-proxy", action="store_true", help="a proxy in front does https; take plain http from it"
     )
     parser.add_argument("--version", action="version", version=__version__)
-    arguments = parser.parse_args(argv)
-    if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        parser.error("--tls-cert and --tls-key go together")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def _server(arguments: argparse.Namespace) -> uvicorn.Config:
-    try:
-        host, port = parse_listen(arguments.listen)
-    except ValueError as error:
-        raise UnusableError(f"--listen: {error}") from None
+    host, port = _address(arguments)
     encrypted = arguments.tls_cert is not None or arguments.behind_proxy
-    if not (encrypted or is_loopback(host)):
-        raise UnusableError(
-            f"--listen {arguments.listen} is open to the network without https: "
-            "give --tls-cert and --tls-key, or --behind-proxy"
-        )
     token_file = arguments.token_file or _default_token_file()
     access = Access(_token(token_file), secure=encrypted)
     hosts = {host, "localhost", "127.0.0.1", "::1", *arguments.public_host}
@@ -131,6 +122,18 @@ def _server(arguments: argparse.Namespace) -> uvicorn.Config:
         http=make_door(_tls(arguments)),  # type: ignore[arg-type]  # uvicorn calls it, class or not
         ws="none",
     )
+
+
+def _address(arguments: argparse.Namespace) -> tuple[str, int]:
+    try:
+        return dashboard_address(
+            arguments.listen,
+            tls_cert=arguments.tls_cert,
+            tls_key=arguments.tls_key,
+            behind_proxy=arguments.behind_proxy,
+        )
+    except ConfigError as error:
+        raise UnusableError(in_options(error)) from None
 
 
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:

@@ -10,9 +10,10 @@ import pytest
 
 from smartvpn.cli import _checks
 from smartvpn.cli._checks import Verdict
+from smartvpn.keys import PrivateKey
 from tests.cli.tool import Done, Machine, run
 from tests.netns.hub import in_namespace
-from tests.netns.topology import HUB_OUTER, Topology
+from tests.netns.topology import HUB_OUTER, HUB_OUTER6, Topology
 
 
 def verdicts(done: Done) -> dict[str, Any]:
@@ -70,17 +71,39 @@ def test_the_way_to_a_hub(hub: Machine, client: Machine) -> None:
     assert (done.status, found[f"tcp {HUB_OUTER}:7"], found[f"udp {HUB_OUTER}:7"]) == (1, "fail", "fail")
 
 
-@pytest.mark.parametrize(("address", "fitting"), [(HUB_OUTER, 1320), ("fd00:99::1", 1300)])
-def test_a_narrow_way(client: Machine, topology: Topology, address: str, fitting: int) -> None:
-    """A way of 1400 bytes is measured, and the mtu that fits it is told; IPv6's header is 20 bytes longer."""
-    for role, last in (("hub", 1), ("client", 2)):
-        topology.run(role, "ip", "link", "set", "outer", "mtu", "1400")
-        topology.run(role, "ip", "address", "add", f"fd00:99::{last}/64", "dev", "outer", "nodad")
-    host = f"[{address}]" if ":" in address else address
-    done = client("doctor", "--target", f"{host}:7", "--json")
+def mtu_check(done: Done) -> tuple[str, str, str | None]:
+    """How the check of the way's MTU ended."""
     [check] = [item for item in json.loads(done.out) if item["check"] == "mtu path"]
-    assert (check["verdict"], check["detail"]) == ("warn", f"no more than 1400 bytes pass to {address}")
-    assert check["fix"] == f'set "mtu": {fitting}'
+    return check["verdict"], check["detail"], check.get("fix")
+
+
+def test_a_way_that_swallows_what_is_too_long(client: Machine, topology: Topology) -> None:
+    """It is measured, and the mtu that fits it told for each transport, as getMtuInfo counts it."""
+    topology.run(
+        "hub", "nft", "add table ip narrow; add chain ip narrow in { type filter hook input priority 0; }"
+    )
+    topology.run("hub", "nft", "add rule ip narrow in ip length > 1440 drop")
+    found = f"no more than 1440 bytes pass to {HUB_OUTER}"
+    fix = 'set "mtu": 1354 for QUIC, 1361 for WebSocket, 1380 for WireGuard'
+    assert mtu_check(client("doctor", "--target", f"{HUB_OUTER}:7", "--json")) == ("warn", found, fix)
+
+
+def test_a_narrow_way_of_a_client(client: Machine, topology: Topology) -> None:
+    """What the way names counts, for the config's transports; by IPv6 20 bytes less. What fits is well."""
+    for role in ("hub", "client"):
+        topology.run(role, "ip", "link", "set", "outer", "mtu", "1390")
+    key = PrivateKey.generate()
+    keys = {"clientPrivateKey": key.base64, "clientPublicKey": key.public_key.base64}
+    config = {"serverUrl": f"[{HUB_OUTER6}]:7", "serverPublicKey": key.public_key.base64, **keys}
+
+    def looked_at(**more: str | int) -> tuple[str, str, str | None]:
+        client.config.write_text(json.dumps(config | more))
+        return mtu_check(client("doctor", client.config, "--json"))
+
+    found = f"no more than 1390 bytes pass to {HUB_OUTER6}"
+    assert looked_at(mtu=1285) == ("warn", found, 'set "mtu": 1284 for QUIC, 1291 for WebSocket')
+    assert looked_at(transport="websocket") == ("warn", found, 'set "mtu": 1291')
+    assert looked_at(mtu=1284) == ("ok", f'{found}, and "mtu": 1284 fits', None)
 
 
 def test_the_hub_itself_answers_quic(hub: Machine, client: Machine) -> None:

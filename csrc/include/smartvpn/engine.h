@@ -37,6 +37,8 @@ SV_API uint16_t sv_engine_port(const sv_engine *engine);
 SV_API uint16_t sv_engine_quic_port(const sv_engine *engine);
 /* Whether this build has QUIC. */
 SV_API bool sv_engine_has_quic(void);
+/* Bytes that a transport (as in sv_session_info) adds to a packet, outer IP header included. */
+SV_API uint32_t sv_mtu_overhead(int transport, bool outer_ip6);
 
 #define SV_PEM_SIZE 8192
 
