@@ -122,14 +122,13 @@ async def test_what_arrives_is_what_was_sent(topology: Topology, source: str, si
         assert listener.stdout.readline() == sent.stdout
 
 
-@pytest.mark.calm
-@pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
-@pytest.mark.parametrize("direction", [(), ("-R",)])
-async def test_udp_crosses(topology: Topology, gateway: str, direction: tuple[str, ...]) -> None:
-    """A moderate UDP flow of full packets loses next to nothing."""
+@pytest.mark.alone
+async def test_udp_crosses(topology: Topology) -> None:
+    """A moderate UDP flow of full packets loses next to nothing, either way, in IPv4 and IPv6."""
     async with tunnel_on(topology):
         serve_iperf(topology, "hub")
-        assert await udp_loss(topology, gateway, "-b", "50M", "-t", "2", "-l", "1372", *direction) < 0.01
+        for gateway, *direction in ((GATEWAY,), (GATEWAY, "-R"), (GATEWAY6,), (GATEWAY6, "-R")):
+            assert await udp_loss(topology, gateway, "-b", "50M", "-t", "1", "-l", "1372", *direction) < 0.01
 
 
 async def test_fragmented_datagrams_cross(topology: Topology) -> None:

@@ -121,6 +121,18 @@ async def iperf(machine: Topology, address: str, *options: str, role: str = "cli
     return end
 
 
+async def within_5_percent(measure: Callable[[], Awaitable[float]], limit: float) -> bool:
+    """Whether a rate is as high as its limit. The machine's other work takes from what is measured and
+    never adds to it: nothing may be above, and one of three within."""
+    for _ in range(3):
+        rate = await measure()
+        assert rate < 1.05 * limit
+        if rate > 0.95 * limit:
+            return True
+        print(f"measured {rate:.0f} of {limit:.0f}")
+    return False
+
+
 def _overflowed(machine: Topology, role: str) -> int:
     """Datagrams that arrived at a machine and found a program's socket full."""
     total = 0
