@@ -131,9 +131,9 @@ async def test_native_and_wireguard_meet(topology: Topology, transport: str) -> 
                 for _ in range(2):
                     assert await answers(topology, native.entry.assigned_ip, "internet")
                     assert await answers(topology, stock.entry.assigned_ip, "client")
-                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1")
+                end = await iperf(topology, stock.entry.assigned_ip, "-n", "20M")
                 assert end["sum_received"]["bytes"] > 1e6
-                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1", "-R")
+                end = await iperf(topology, stock.entry.assigned_ip, "-n", "20M", "-R")
                 assert end["sum_received"]["bytes"] > 1e6
                 assert {item.transport for item in await server.list_clients()} == {transport, "wireguard"}
 
@@ -147,7 +147,7 @@ async def test_two_stock_clients_meet(topology: Topology) -> None:
             assert await answers(topology, one.entry.assigned_ip, "internet")
             assert await answers(topology, other.entry.assigned_ip, "client")
             for options in ((), ("-R",), ("-M", "500")):
-                end = await iperf(topology, other.entry.assigned_ip, "-t", "1", *options)
+                end = await iperf(topology, other.entry.assigned_ip, "-n", "20M", *options)
                 assert end["sum_received"]["bytes"] > 1e6
 
 

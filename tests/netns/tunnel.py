@@ -23,6 +23,8 @@ SUBNET, GATEWAY = "10.8.0.0/24", "10.8.0.1"
 SUBNET6, GATEWAY6 = "fd08::/64", "fd08::1"
 TUN = "smartvpn0"
 STDIO = {"transport": "stdio"}
+# Between two clients an iperf3 server does not listen for a moment, or ends the connection that waits.
+NOT_LISTENING = ("Connection refused", "control message: Connection reset")
 
 
 def daemon(machine: Topology, role: str, mode: str, *more: str) -> list[str]:
@@ -110,12 +112,12 @@ def serve_iperf(machine: Topology, role: str, *options: str) -> None:
 async def iperf(machine: Topology, address: str, *options: str, role: str = "client") -> dict[str, Any]:
     """One iperf3 run against `serve_iperf`; the `end` part of its JSON report."""
     command = ("iperf3", "-J", "-c", address, "-C", "cubic", "--connect-timeout", "5000", *options)
-    for _ in range(20):
+    for _ in range(100):
         result = await asyncio.to_thread(machine.run, role, *command, check=False, timeout=120)
         report = json.loads(result.stdout)
-        if "Connection refused" not in report.get("error", ""):
+        if not any(words in report.get("error", "") for words in NOT_LISTENING):
             break
-        await asyncio.sleep(0.5)  # between two clients the server does not listen for a moment
+        await asyncio.sleep(0.1)
     assert "error" not in report, report["error"]
     end: dict[str, Any] = report["end"]
     return end
