@@ -40,7 +40,8 @@ import select, socket, struct, sys, time
 address, port, interval, size = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 source = socket.socket(family, socket.SOCK_DGRAM)
-sent, begin, at = 0, time.monotonic(), time.monotonic()
+print("sending", flush=True)
+sent, at = 0, time.monotonic()
 while not select.select([sys.stdin], [], [], max(0, at - time.monotonic()))[0]:
     at += interval
     try:
@@ -81,12 +82,14 @@ class Stream:
         return process
 
     def open(self, source: str, address: str, interval: float, size: int) -> None:
-        """The sink first."""
+        """The sink first; on return both are at work."""
         self._sink = self._start(self._sink_role, _SINK, str(self._port))
         assert self._sink.stdout is not None
         assert self._sink.stdout.readline() == "ready\n"
         arguments = (address, str(self._port), str(interval), str(size))
         self._source = self._start(source, _SOURCE, *arguments)
+        assert self._source.stdout is not None
+        assert self._source.stdout.readline() == "sending\n"
 
     async def stop(self, settle: float = 0.5) -> None:
         """Ends the source, then the sink, once what is under way has had time to arrive."""

@@ -108,10 +108,11 @@ async def test_a_path_that_shrinks(topology: Topology, mode: str, programs: tupl
 
 
 async def send_file(machine: Topology, source: str, sink: str, target: str) -> None:
-    """Some 40 MB that arrive byte for byte."""
+    """Some 8 MB that arrive byte for byte."""
     listener = machine.popen(sink, sys.executable, "-c", SINK, target, stdout=subprocess.PIPE, text=True)
     assert listener.stdout is not None
     assert listener.stdout.readline() == "ready\n"
-    sent = await asyncio.to_thread(machine.run, source, sys.executable, "-c", SOURCE, target, timeout=90)
+    command = (sys.executable, "-c", SOURCE, target, "8")
+    sent = await asyncio.to_thread(machine.run, source, *command, timeout=90)
     assert listener.stdout.readline() == sent.stdout
     listener.wait(10)

@@ -48,9 +48,9 @@ async def test_tcp_crosses(topology: Topology, gateway: str, options: tuple[str,
     """TCP flows up, down, both at once, several, and with small segments: all bytes sent arrive."""
     async with tunnel_on(topology, transportMode="quic"):
         serve_iperf(topology, "hub")
-        end = await iperf(topology, gateway, "-n", "100M", *options)
+        end = await iperf(topology, gateway, "-n", "30M", *options)
         backwards = end.get("sum_received_bidir_reverse", {"bytes": 0})
-        assert end["sum_received"]["bytes"] + backwards["bytes"] > 60e6
+        assert end["sum_received"]["bytes"] + backwards["bytes"] > 18e6
 
 
 async def test_no_ping_is_lost_in_a_flood(topology: Topology) -> None:

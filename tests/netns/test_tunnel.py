@@ -75,11 +75,11 @@ async def test_tcp_crosses(topology: Topology, gateway: str, options: tuple[str,
     """TCP flows up, down, both at once, several, and with small segments: all bytes sent arrive."""
     async with tunnel_on(topology) as (_, client):
         serve_iperf(topology, "hub")
-        end = await iperf(topology, gateway, "-n", "100M", *options)
+        end = await iperf(topology, gateway, "-n", "30M", *options)
         backwards = end.get("sum_received_bidir_reverse", {"bytes": 0})
-        assert end["sum_received"]["bytes"] + backwards["bytes"] > 60e6
+        assert end["sum_received"]["bytes"] + backwards["bytes"] > 18e6
         counters = await client.get_statistics()
-        assert counters.bytes_sent + counters.bytes_received > 60e6
+        assert counters.bytes_sent + counters.bytes_received > 18e6
 
 
 SINK = """
@@ -97,7 +97,7 @@ SOURCE = """
 import hashlib, random, socket, sys
 generator, digest = random.Random(1), hashlib.sha256()
 with socket.create_connection((sys.argv[1], 9), 5) as connection:
-    for _ in range(40):
+    for _ in range(int(sys.argv[2])):
         data = generator.randbytes(generator.randrange(1, 2 << 20))
         digest.update(data)
         connection.sendall(data)
@@ -118,18 +118,17 @@ async def test_what_arrives_is_what_was_sent(topology: Topology, source: str, si
         listener = topology.popen(sink, sys.executable, "-c", SINK, target, stdout=subprocess.PIPE, text=True)
         assert listener.stdout is not None
         assert listener.stdout.readline() == "ready\n"
-        sent = await asyncio.to_thread(topology.run, source, sys.executable, "-c", SOURCE, target)
+        sent = await asyncio.to_thread(topology.run, source, sys.executable, "-c", SOURCE, target, "40")
         assert listener.stdout.readline() == sent.stdout
 
 
-@pytest.mark.calm
-@pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
-@pytest.mark.parametrize("direction", [(), ("-R",)])
-async def test_udp_crosses(topology: Topology, gateway: str, direction: tuple[str, ...]) -> None:
-    """A moderate UDP flow of full packets loses next to nothing."""
+@pytest.mark.alone
+async def test_udp_crosses(topology: Topology) -> None:
+    """A moderate UDP flow of full packets loses next to nothing, either way, in IPv4 and IPv6."""
     async with tunnel_on(topology):
         serve_iperf(topology, "hub")
-        assert await udp_loss(topology, gateway, "-b", "50M", "-t", "2", "-l", "1372", *direction) < 0.01
+        for gateway, *direction in ((GATEWAY,), (GATEWAY, "-R"), (GATEWAY6,), (GATEWAY6, "-R")):
+            assert await udp_loss(topology, gateway, "-b", "50M", "-t", "1", "-l", "1372", *direction) < 0.01
 
 
 async def test_fragmented_datagrams_cross(topology: Topology) -> None:
@@ -215,7 +214,7 @@ async def test_rekeys_under_load_lose_nothing(topology: Topology) -> None:
     async with tunnel_on(topology, rekeySecs=20) as (server, client):
         [before] = await server.list_clients()
         serve_iperf(topology, "hub")
-        load = asyncio.create_task(iperf(topology, GATEWAY, "-t", "45", "-b", "200M"))
+        load = asyncio.create_task(iperf(topology, GATEWAY, "-t", "45", "-b", "50M"))
         pings = ("ping", "-n", "-q", "-i", "0.01", "-c", "4400", GATEWAY)
         assert await ping_loss(topology, "client", *pings) == 0.0
         end = await load

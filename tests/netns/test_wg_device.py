@@ -63,7 +63,7 @@ async def test_flows_cross(topology: Topology, client: str, hub: str) -> None:
     with pair(topology, client, hub):
         for address in INNER["hub"]:
             for options in (("-R",), ("-P", "4"), ("-M", "600")):
-                end = await iperf(topology, address, "-t", "1", *options)
+                end = await iperf(topology, address, "-n", "20M", *options)
                 assert end["sum_received"]["bytes"] > 1e6
 
 
@@ -210,9 +210,9 @@ async def test_rekey_under_load(topology: Topology, hub: str, load: tuple[str, .
     serve_iperf(topology, "hub")
     with pair(topology, FAST, hub) as (one, other):
         assert pings(topology, "client", INNER["hub"][0]) == 3
-        process = topology.popen("client", "iperf3", "-c", INNER["hub"][0], "-t", "15", *load, stdout=-1)
+        process = topology.popen("client", "iperf3", "-c", INNER["hub"][0], "-t", "9", *load, stdout=-1)
         out = topology.run(
-            "client", "ping", "-n", "-q", "-i", "0.002", "-c", "7000", INNER["hub"][0], timeout=60
+            "client", "ping", "-n", "-q", "-i", "0.002", "-c", "4000", INNER["hub"][0], timeout=60
         ).stdout
         seen = {one.handshake(other)}
         assert process.wait(30) == 0
@@ -482,7 +482,7 @@ async def test_a_descriptor_of_a_tun_device(topology: Topology, offloads: bool) 
                 end.up(*ADDRESSES[end.role])
             # A handshake that comes before the other end listens is repeated after five seconds.
             until(lambda: pings(topology, "client", INNER["hub"][0], count=1) == 1)
-            end = await iperf(topology, INNER["hub"][0], "-t", "1")
+            end = await iperf(topology, INNER["hub"][0], "-n", "20M")
             assert end["sum_received"]["bytes"] > 1e6
         finally:
             one.end()

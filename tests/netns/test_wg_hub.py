@@ -37,6 +37,7 @@ from tests.netns.tunnel import (
     iperf,
     ping_loss,
     serve_iperf,
+    within_5_percent,
 )
 from tests.netns.wg import OURS, STOCK, Device, until
 
@@ -130,9 +131,9 @@ async def test_native_and_wireguard_meet(topology: Topology, transport: str) -> 
                 for _ in range(2):
                     assert await answers(topology, native.entry.assigned_ip, "internet")
                     assert await answers(topology, stock.entry.assigned_ip, "client")
-                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1")
+                end = await iperf(topology, stock.entry.assigned_ip, "-n", "20M")
                 assert end["sum_received"]["bytes"] > 1e6
-                end = await iperf(topology, stock.entry.assigned_ip, "-t", "1", "-R")
+                end = await iperf(topology, stock.entry.assigned_ip, "-n", "20M", "-R")
                 assert end["sum_received"]["bytes"] > 1e6
                 assert {item.transport for item in await server.list_clients()} == {transport, "wireguard"}
 
@@ -146,7 +147,7 @@ async def test_two_stock_clients_meet(topology: Topology) -> None:
             assert await answers(topology, one.entry.assigned_ip, "internet")
             assert await answers(topology, other.entry.assigned_ip, "client")
             for options in ((), ("-R",), ("-M", "500")):
-                end = await iperf(topology, other.entry.assigned_ip, "-t", "1", *options)
+                end = await iperf(topology, other.entry.assigned_ip, "-n", "20M", *options)
                 assert end["sum_received"]["bytes"] > 1e6
 
 
@@ -263,9 +264,12 @@ async def test_rate_limit(topology: Topology, reverse: bool) -> None:
         bundle = await server.create_client("alice", security=limit)
         async with quick(topology, bundle):
             assert await answers(topology, GATEWAY)
-            end = await iperf(topology, GATEWAY, "-t", "5", "-O", "1", *(["-R"] if reverse else []))
-            got = end["sum_received"]["bits_per_second"] / 8 * 1420 / 1368
-            assert rate * 0.95 < got < rate * 1.05
+
+            async def measured() -> float:
+                end = await iperf(topology, GATEWAY, "-t", "3", "-O", "1", *(["-R"] if reverse else []))
+                return float(end["sum_received"]["bits_per_second"] / 8 * 1420 / 1368)
+
+            assert await within_5_percent(measured, rate)
             telemetry = await server.get_client_telemetry("alice")
             assert telemetry.drops.rate_limit > 0
 
