@@ -33,6 +33,7 @@ from smartvpn.errors import (
     SmartVpnError,
     UnauthorizedError,
     UnreachableError,
+    VpnTimeoutError,
 )
 from smartvpn.events import ErrorReported, StatusChanged
 from smartvpn.network import Network
@@ -352,9 +353,8 @@ class _Running:
 def _connect_error(server: str, event: NativeEvent) -> SmartVpnError:
     """The first attempt failed; a command tells so, instead of trying for ever."""
     error = error_of(event.status, event.reason)
-    if isinstance(error, UnauthorizedError):
-        return error
-    return type(error)(f"{server}: {error}") if isinstance(error, UnreachableError) else error
+    silent = isinstance(error, UnreachableError | VpnTimeoutError)
+    return UnreachableError(f"{server}: {error}") if silent else error
 
 
 def _hub_name(config: ClientConfig) -> str:

@@ -123,7 +123,7 @@ void sv_dial_on_failed(struct sv_dial_attempt *attempt, int error, const char *w
     bool unwanted = dialer->plan.tries[way].unwanted || dialer->plan.tries[way].stale;
     uint32_t random;
 
-    attempt->error = error ? error : SV_E_CLOSED;
+    attempt->error = error ? error : *why ? SV_E_CLOSED : SV_E_TIMEOUT;
     snprintf(attempt->why, sizeof attempt->why, "%s", *why ? why : "no answer in time");
     sv_random(&random, sizeof random);
     if (!dialer->stopped && !unwanted) {

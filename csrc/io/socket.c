@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-enum { LISTEN_BACKLOG = 1024, USER_TIMEOUT_MS = 30000, HOST_MAX = 64 };
+enum { LISTEN_BACKLOG = 1024, HOST_MAX = 64 };
 
 static int parse_port(const char *text, uint16_t *port)
 {
@@ -169,7 +169,7 @@ int sv_accept(int listener, int *fd, struct sockaddr_storage *peer)
 void sv_tcp_tune(int fd)
 {
     int one = 1, lowat = SV_TCP_UNSENT_MOST;
-    unsigned timeout = USER_TIMEOUT_MS;
+    unsigned timeout = SV_TCP_SILENCE_MS;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof lowat);

@@ -24,10 +24,11 @@ int sv_accept(int listener, int *fd, struct sockaddr_storage *peer);
 enum {
     SV_TCP_UNSENT_MOST = 128 * 1024, /* bytes in the socket that have not left: TCP_NOTSENT_LOWAT */
     SV_TCP_UNSENT_LEAST = 16 * 1024,
-    SV_TCP_PACE_MS = 3, /* a slow path gets what it delivers in this time */
+    SV_TCP_PACE_MS = 3,        /* a slow path gets what it delivers in this time */
+    SV_TCP_SILENCE_MS = 30000, /* without an acknowledgement, then a connection ends: TCP_USER_TIMEOUT */
 };
 
-/* TCP_NODELAY, TCP_NOTSENT_LOWAT 128 KB, BBR where the kernel has it (quietly not where it has not), TCP_USER_TIMEOUT 30 s. */
+/* TCP_NODELAY, TCP_NOTSENT_LOWAT 128 KB, BBR where the kernel has it (quietly not where it has not), TCP_USER_TIMEOUT. */
 void sv_tcp_tune(int fd);
 /* Fits TCP_NOTSENT_LOWAT to what the path delivers, so that what is urgent finds a short queue in the socket: the bytes it is now; `before`
  * is what it was. */

@@ -305,6 +305,18 @@ static void check_connected(struct ws_client *client)
     }
 }
 
+/* The short silence is for the TCP connect alone: a handshake on a lossy path, or a proxy that looks names up, may pause for longer. */
+static void be_patient_once_connected(int fd)
+{
+    unsigned patience = SV_TCP_SILENCE_MS;
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_ESTABLISHED) {
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
+    }
+}
+
 /* When an address has failed, curl goes to the next one only at another call, and this alone tells the new socket as well. */
 static void take_next_address(struct ws_client *client)
 {
@@ -324,6 +336,7 @@ static void on_curl_socket(void *ctx, int events)
     int running;
     int flags = (events & SV_READABLE ? CURL_CSELECT_IN : 0) | (events & SV_WRITABLE ? CURL_CSELECT_OUT : 0);
 
+    be_patient_once_connected(client->fd);
     curl_multi_socket_action(client->multi, client->fd, flags, &running);
     take_next_address(client);
     check_connected(client);
@@ -350,6 +363,7 @@ static int curl_watches(CURL *easy, curl_socket_t fd, int what, void *ctx, void 
         return 0;
     }
     client->fd = fd;
+    be_patient_once_connected(fd);
     if (!client->watch) {
         client->watch = sv_watch_new(client->loop, fd, on_curl_socket, client);
     }
