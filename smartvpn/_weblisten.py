@@ -1,16 +1,16 @@
-"""Where the dashboard may listen: what others can reach needs https."""
+"""Where the dashboard may listen, and by which names: what others can reach needs https."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from smartvpn._address import is_loopback, parse_listen
+from smartvpn._address import is_loopback, parse_host, parse_listen
 from smartvpn.errors import ConfigError
 
 DASHBOARD_LISTEN = "127.0.0.1:8787"
 
-_OPTION = re.compile(r"^listen\b|\b(?:tlsCert|tlsKey|behindProxy)\b")
+_OPTION = re.compile(r"^(?:listen|publicHost)\b|\b(?:tlsCert|tlsKey|behindProxy)\b")
 
 
 def dashboard_address(
@@ -32,6 +32,14 @@ def dashboard_address(
         reason = "is open to the network without https: give tlsCert and tlsKey, or behindProxy"
         raise ConfigError("listen", f"{listen} {reason}")
     return host, port
+
+
+def dashboard_host(name: str) -> str:
+    """A name that browsers call it by, without brackets. Raises ConfigError."""
+    try:
+        return parse_host(name)
+    except ValueError as error:
+        raise ConfigError("publicHost", str(error)) from None
 
 
 def in_options(error: ConfigError) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from smartvpn._address import is_loopback, parse_host
-from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address
+from smartvpn._address import is_loopback
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, dashboard_host
 from smartvpn.errors import ConfigError
 
 BINARY_PATH = "/usr/local/bin/smartvpn_daemon"
@@ -194,7 +194,7 @@ class VpnInstaller:
         host, port = dashboard_address(listen, tls_cert=tls_cert, tls_key=tls_key, behind_proxy=behind_proxy)
         words = [_absolute("binaryPath", binary_path), "--socket", _absolute("socketPath", socket_path)]
         words += ["--listen", listen]
-        words += [word for name in public_hosts for word in ("--public-host", _host(name))]
+        words += [word for name in public_hosts for word in ("--public-host", dashboard_host(name))]
         words += ["--behind-proxy"] if behind_proxy else []
         command = " ".join(map(_exec_word, words))
         low = 0 < port < _FIRST_FREE_PORT
@@ -286,13 +286,6 @@ def _absolute(name: str, path: str) -> str:
     if not PurePosixPath(path).is_absolute() or any(ord(letter) < 32 for letter in path):
         raise ConfigError(name, "is not an absolute path")
     return path
-
-
-def _host(name: str) -> str:
-    try:
-        return parse_host(name)
-    except ValueError as error:
-        raise ConfigError("publicHosts", str(error)) from None
 
 
 def _credential(option: str, path: str) -> str:

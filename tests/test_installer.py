@@ -104,7 +104,7 @@ def test_the_dashboards_unit() -> None:
         ({"tls_key": "/a.key"}, "tlsKey: needs tlsCert"),
         ({"tls_cert": "a.crt", "tls_key": "/a.key"}, "tlsCert"),
         ({"tls_cert": "/a.crt", "tls_key": "/a\nUser=root"}, "tlsKey"),
-        ({"public_hosts": ["a b"]}, "publicHosts"),
+        ({"public_hosts": ["a b"]}, "publicHost"),
         ({"socket_path": "s.sock"}, "socketPath"),
     ],
 )

@@ -13,7 +13,7 @@ C_SOURCES = sorted((ROOT / "csrc").glob("*/*.[ch]"))
 PUBLIC = sorted((ROOT / "csrc" / "include").glob("*/*.h"))
 
 PYTHON_LAYERS = [
-    {"_version", "_caller"},
+    {"_version", "_caller", "_extras"},
     {"errors"},
     {"keys"},
     {"_address"},

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from attrs import frozen
+from attrs import asdict, frozen
 from rich.console import RenderableType
 
+from smartvpn._fields import camel_case
 from smartvpn._json import dump, to_json
 from smartvpn.blocking import VpnServer
 from smartvpn.cli._app import App, AppGroup, add_row, facts, listing, pass_app
@@ -26,10 +27,17 @@ from smartvpn.cli._files import (
     write_all,
 )
 from smartvpn.cli._qr import qr_text
-from smartvpn.cli._values import MOMENT, SIZE, bytes_text, rate_text, since_text, time_text
+from smartvpn.cli._values import FILE, FOLDER, MOMENT, SIZE, bytes_text, rate_text, since_text, time_text
 from smartvpn.config import ClientConfig, ClientEntry, RateLimit, TransportMode
-from smartvpn.errors import NotFoundError
-from smartvpn.types import ClientInfo, ClientTelemetry, ClientUpdate, ConfigBundle
+from smartvpn.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
+from smartvpn.types import (
+    ClientInfo,
+    ClientTelemetry,
+    ClientUpdate,
+    ConfigBundle,
+    DropCounters,
+    SecurityUpdate,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +58,20 @@ _RESETS = {
     "block-to": "destination_block_list",
     "max-connections": "max_connections",
     "rate": "rate_limit",
+}
+_OPTIONS = {
+    "clientId": "NAME",
+    "tags": "--tag",
+    "description": "--description",
+    "expiresAt": "--expires",
+    "priority": "--priority",
+    "assignedIp": "--ip",
+    "maxConnections": "--max-connections",
+    "bytesPerSec": "--rate",
+    "burstBytes": "--burst",
+    "publicKey": "--public-key",
+    "wgPublicKey": "--wg-public-key",
+    **{camel_case(field): "--" + name.replace("_", "-") for name, (field, _) in _LISTS.items()},
 }
 _OF_SECURITY = {"max_connections", "rate_limit", *(field for field, _ in _LISTS.values())}
 
@@ -88,7 +110,7 @@ def _file_options(command: F) -> F:
     options = [
         click.option(
             "--out",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=FOLDER,
             default=Path(),
             show_default="here",
             help="The folder for the config files.",
@@ -113,6 +135,21 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+@contextmanager
+def _told_by_option() -> Iterator[None]:
+    """What is wrong with a field is told by the option that gave it."""
+    try:
+        yield
+    except (ConfigError, ConflictError) as error:
+        path, _, reason = str(error).partition(": ")
+        option = _OPTIONS.get(path.rpartition(".")[2].partition("[")[0])
+        if option is None:
+            raise
+        if isinstance(error, ConfigError):
+            raise click.UsageError(f"{option}: {reason}", click.get_current_context()) from None
+        raise Failure(f"{option}: {reason}", "choose another", ExitCode.CONFLICT) from None
+
+
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The entry's own fields, and those of its security."""
     own = {name: value for name, value in fields.items() if name not in _OF_SECURITY}
@@ -120,8 +157,6 @@ def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _camel(fields: dict[str, Any]) -> dict[str, Any]:
-    from smartvpn._fields import camel_case
-
     return {camel_case(name): to_json(value) for name, value in fields.items()}
 
 
@@ -225,27 +260,38 @@ def add(
     qr: bool,
     **options: Any,
 ) -> None:
-    """Make a client: keys, an address, and its config files (mode 0600)."""
+    """Make a client: keys, an address, config files. The files have mode 0600."""
     if qr and app.json:
         raise click.UsageError("--qr and --json exclude each other")
-    own, security = _split(_given(options))
-    with app.hub() as server:
-        output = _Output.chosen(server, name, out, force=force, qr=qr)
-        with output.room() as room:
-            bundle = server.create_client(
-                name,
-                security=_camel(security),
-                enabled=not disabled,
-                public_key=public_key,
-                wg_public_key=wg_public_key,
-                **own,
-            )
-            try:
-                output.write(room, bundle)
-            except BaseException:
-                server.remove_client(name)
-                raise
+    with _told_by_option():
+        own, security = _split(_given(options))
+        with app.hub() as server:
+            _refuse_taken(server, name)
+            output = _Output.chosen(server, name, out, force=force, qr=qr)
+            with output.room() as room:
+                bundle = server.create_client(
+                    name,
+                    security=_camel(security),
+                    enabled=not disabled,
+                    public_key=public_key,
+                    wg_public_key=wg_public_key,
+                    **own,
+                )
+                try:
+                    output.write(room, bundle)
+                except BaseException:
+                    server.remove_client(name)
+                    raise
     output.show(app, "made", bundle)
+
+
+def _refuse_taken(server: VpnServer, name: str) -> None:
+    """Said before a file of the same name is: --force would not help."""
+    try:
+        server.get_client(name)
+    except NotFoundError:
+        return
+    raise AlreadyExistsError(f"client '{name}' exists already")
 
 
 @group.command(name="list")
@@ -336,8 +382,14 @@ def _facts(
         quality = telemetry.quality
         rows["link"] = f"{quality.link_health}, {quality.srtt_ms:.1f} ms, {quality.loss_ratio:.1%} lost"
     if telemetry is not None:
-        rows["drops"] = telemetry.packets_dropped
+        rows["drops"] = _drops(telemetry.packets_dropped, telemetry.drops)
     return rows
+
+
+def _drops(total: int, causes: DropCounters) -> str:
+    """`7: 5 acl, 2 rate_limit`."""
+    named = ", ".join(f"{count} {cause}" for cause, count in asdict(causes).items() if count)
+    return f"{total}: {named}" if named else str(total)
 
 
 @group.command()
@@ -349,7 +401,8 @@ def _facts(
 @pass_app
 def edit(app: App, /, name: str, resets: tuple[str, ...], **options: Any) -> None:
     """Change a client; a live session goes on under the new rules."""
-    fields = _given(options)
+    with _told_by_option():
+        fields = _given(options)
     for reset in resets:
         if fields.get(_RESETS[reset]) is not None:
             raise click.UsageError(f"--{reset} and --reset {reset} exclude each other")
@@ -357,15 +410,14 @@ def edit(app: App, /, name: str, resets: tuple[str, ...], **options: Any) -> Non
     if not fields:
         raise click.UsageError("nothing to change")
     own, security = _split(fields)
-    update = ClientUpdate(**own) if not security else _update(own, security)
-    with app.hub() as server:
-        entry = server.update_client(name, update)
+    with _told_by_option():
+        update = ClientUpdate(**own) if not security else _update(own, security)
+        with app.hub() as server:
+            entry = server.update_client(name, update)
     app.say(f"changed {name}", entry=to_json(entry))
 
 
 def _update(own: dict[str, Any], security: dict[str, Any]) -> ClientUpdate:
-    from smartvpn.types import SecurityUpdate
-
     return ClientUpdate(security=SecurityUpdate(**security), **own)
 
 
@@ -428,12 +480,18 @@ def _confirm(question: str) -> None:
 
 @group.command()
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["smartvpn", "wireguard"]), default="smartvpn")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the screen.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["smartvpn", "wireguard"]),
+    default="smartvpn",
+    help="Which config (smartvpn).",
+)
+@click.option("--out", type=FILE, help="A file instead of the screen.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @pass_app
 def export(app: App, name: str, form: str, out: Path | None, force: bool) -> None:
-    """Print a client's config, without its private keys, which only it has."""
+    """Print a client's config without its private keys. Only the client has those."""
     if out is not None:
         (refuse_unwritable if force else refuse_existing)([out])
     with app.hub() as server:

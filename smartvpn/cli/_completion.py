@@ -18,7 +18,7 @@ _SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", required=False, type=click.Choice(_SHELLS))
 @pass_app
 def completion(app: App, shell: str | None) -> None:
-    """Print the completions of a shell: eval "$(smartvpn completion bash)"."""
+    """Print the completions of a shell. For bash: eval "$(smartvpn completion bash)"."""
     name = shell or Path(os.environ.get("SHELL", "bash")).name
     kind = get_completion_class(name) if name in _SHELLS else None
     if kind is None:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import click
 
-from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, in_options
+from smartvpn._extras import how_to_install
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, dashboard_host, in_options
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
+from smartvpn.cli._values import FILE
 from smartvpn.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,10 +41,18 @@ def options(command: F) -> F:
     return command
 
 
-def refuse_wrong(listen: str, tls_cert: Path | None, tls_key: Path | None, behind_proxy: bool) -> None:
+def refuse_wrong(
+    listen: str,
+    public_hosts: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+) -> None:
     """Raise UsageError for options that do not go together."""
     try:
         dashboard_address(listen, tls_cert=tls_cert, tls_key=tls_key, behind_proxy=behind_proxy)
+        for name in public_hosts:
+            dashboard_host(name)
     except ConfigError as error:
         raise click.UsageError(in_options(error)) from None
 
@@ -53,7 +63,7 @@ def refuse_without_extra() -> None:
     if missing:
         raise Failure(
             f"the dashboard needs {' and '.join(missing)}",
-            "run: pip install 'smartvpn[dashboard]'",
+            f"run: {how_to_install('dashboard')}",
             ExitCode.NOT_FOUND,
         )
 
@@ -62,7 +72,7 @@ def refuse_without_extra() -> None:
 @options
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Holds the login token; made if absent.",
 )
 @pass_app
@@ -75,8 +85,8 @@ def dashboard(
     behind_proxy: bool,
     token_file: Path | None,
 ) -> None:
-    """Serve the running hub's dashboard, until Ctrl-C; it says where, and which file has the login token."""
-    refuse_wrong(listen, tls_cert, tls_key, behind_proxy)
+    """Serve the running hub's dashboard until Ctrl-C. It says where, and which file has the login token."""
+    refuse_wrong(listen, public_hosts, tls_cert, tls_key, behind_proxy)
     refuse_without_extra()
     with app.hub():
         pass

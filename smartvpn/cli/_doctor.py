@@ -12,8 +12,9 @@ from smartvpn._address import parse_endpoint
 from smartvpn.cli import _checks, _process
 from smartvpn.cli._app import App, AppCommand, listing, pass_app
 from smartvpn.cli._checks import Check, Verdict
-from smartvpn.cli._errors import ExitCode, Failure, one_line
+from smartvpn.cli._errors import ExitCode, Failure, explain, one_line
 from smartvpn.cli._lifecycle import load
+from smartvpn.cli._values import FILE
 from smartvpn.config import ClientConfig, ServerConfig, Transport
 from smartvpn.configfile import CLIENT_PATH, SERVER_PATH, AnyConfig
 
@@ -21,7 +22,7 @@ _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
 @click.command(cls=AppCommand)
-@click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", required=False, type=FILE)
 @click.option("--target", metavar="HOST:PORT", help="Look at the way to this hub.")
 @pass_app
 def doctor(app: App, config: Path | None, target: str | None) -> int:
@@ -68,12 +69,14 @@ def _config(path: Path | None, checks: list[Check]) -> AnyConfig | None:
     """The config, where there is one; its faults are a check like any other."""
     found = path or next((item for item in (SERVER_PATH, CLIENT_PATH) if item.exists()), None)
     if found is None:
-        checks.append(Check("config", Verdict.WARN, "there is none", "make one with `smartvpn init`"))
+        fix = "make a hub's with `smartvpn init`, or name a client's"
+        checks.append(Check("config", Verdict.WARN, "there is none", fix))
         return None
     try:
         _, loaded = load(found)
-    except Failure as error:
-        checks.append(Check("config", Verdict.FAIL, error.cause, error.fix))
+    except (Failure, PermissionError) as error:
+        told = explain(error)
+        checks.append(Check("config", Verdict.FAIL, told.cause, told.fix))
         return None
     checks.append(_checks.guarded(lambda: _checks.files(found), "config"))
     return loaded

@@ -21,11 +21,11 @@ def file_name(client_id: str) -> str:
     return safe.lstrip(".")[:100] or "client"
 
 
-def refuse_existing(paths: list[Path]) -> None:
+def refuse_existing(paths: list[Path], fix: str = "use --force to replace it") -> None:
     """Raise Failure where one of them is there, or where its folder cannot be written."""
     for path in paths:
         if path.exists() or path.is_symlink():
-            raise Failure(f"{path} exists", "use --force to replace it", ExitCode.CONFLICT)
+            raise Failure(f"{path} exists", fix, ExitCode.CONFLICT)
     refuse_unwritable(paths)
 
 

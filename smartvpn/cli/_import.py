@@ -14,6 +14,7 @@ from smartvpn.cli import _host, _wgfile
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
 from smartvpn.cli._files import refuse_existing, refuse_unwritable, write_all
+from smartvpn.cli._values import FILE
 from smartvpn.cli._wgfile import Section
 from smartvpn.config import (
     DEFAULT_REGISTRY,
@@ -33,8 +34,8 @@ _DEFAULT_PORT, _DEFAULT_MTU = 51820, 1420
 
 
 @click.command(cls=AppCommand, name="import")
-@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The config to write.")
+@click.argument("source", type=FILE)
+@click.option("--config", type=FILE, help="The config to write.")
 @click.option("--endpoint", metavar="HOST[:PORT]", help="What clients connect to.")
 @click.option("--registry", default=DEFAULT_REGISTRY, help=f"The registry's file ({DEFAULT_REGISTRY}).")
 @click.option("--force", is_flag=True, help="Replace a config that exists.")
@@ -42,7 +43,7 @@ _DEFAULT_PORT, _DEFAULT_MTU = 51820, 1420
 def import_(
     app: App, source: Path, config: Path | None, endpoint: str | None, registry: str, force: bool
 ) -> None:
-    """Take over a config of wg-quick or wg-easy; its peers go on as they are."""
+    """Take over a config of wg-quick or wg-easy. Its peers go on as they are."""
     interface, peers = _wgfile.parse(_text(source), str(source))
     is_client = len(peers) == 1 and peers[0].one("endpoint") and interface.one("listenport") is None
     path = config or (CLIENT_PATH if is_client else SERVER_PATH)

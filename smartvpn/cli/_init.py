@@ -14,6 +14,7 @@ from smartvpn.cli import _host
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
 from smartvpn.cli._files import refuse_existing, refuse_unwritable, write_all
+from smartvpn.cli._values import FILE
 from smartvpn.config import DEFAULT_REGISTRY, ServerConfig, TransportMode
 from smartvpn.configfile import SERVER_PATH
 from smartvpn.errors import ConfigError
@@ -42,7 +43,7 @@ _PORT, _TLS_PORT = 8080, 443
 @click.option("--registry", default=DEFAULT_REGISTRY, help=f"The registry's file ({DEFAULT_REGISTRY}).")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=SERVER_PATH,
     help=f"The file to write ({SERVER_PATH}).",
 )
@@ -69,7 +70,10 @@ def init(
     """Make a hub's config: keys, subnet, endpoint. Asks only what this machine cannot tell."""
     made_folder = _folder(config)
     try:
-        (refuse_unwritable if force else refuse_existing)([config])
+        if force:
+            refuse_unwritable([config])
+        else:
+            refuse_existing([config], "use it, or --force to replace it and lose its keys")
         pair = Keypair.generate()
         hub = _checked(
             lambda: ServerConfig(

@@ -10,18 +10,17 @@ from pathlib import Path
 import click
 
 from smartvpn._json import parse, to_json
-from smartvpn.cli import _process
+from smartvpn.cli import _process, _systemd
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
+from smartvpn.cli._values import FILE
 from smartvpn.commands import Mode
 from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.configfile import CLIENT_PATH, SERVER_PATH, AnyConfig, VpnConfig
 from smartvpn.errors import ConfigError, SmartVpnError
 from smartvpn.types import TunnelState
 
-_SYSTEMD_SECS = 120.0
-
-_CONFIG = click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
+_CONFIG = click.argument("config", required=False, type=FILE)
 
 
 def chosen_path(config: Path | None) -> Path:
@@ -57,14 +56,16 @@ def load(path: Path) -> tuple[Mode, AnyConfig]:
 
 @click.command(cls=AppCommand)
 @_CONFIG
-@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Where the daemon's log goes.")
+@click.option(
+    "--log", type=FILE, help=f"The daemon's log ({_process.LOG_FOLDER}/smartvpn-server.log or -client.log)."
+)
 @pass_app
 def up(app: App, config: Path | None, log: Path | None) -> None:
     """Start a hub, or connect a client, in the background."""
     path = chosen_path(config)
     mode, loaded = load(path)
     if config is None and _process.systemd_runs() and _process.unit_path(mode).exists():
-        _start_service(mode)
+        _systemd.systemctl("start", f"smartvpn-{mode}.service")
         app.say(f"started smartvpn-{mode}", mode=mode, service=True)
         return
     if _process.listens(app.socket):
@@ -118,22 +119,10 @@ def _begin_tunnel(app: App, config: ClientConfig) -> None:
     )
 
 
-def _start_service(mode: Mode) -> None:
-    run_systemctl("start", f"smartvpn-{mode}.service")
-
-
-def run_systemctl(*words: str) -> None:
-    """Have systemd do it. Raises Failure with its words."""
-    done = _process.ran(_SYSTEMD_SECS, "systemctl", *words)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
-        raise Failure(f"systemctl {words[0]}: {lines[0]}", "see `smartvpn logs`")
-
-
 @click.command(cls=AppCommand)
 @pass_app
 def down(app: App) -> None:
-    """End the hub or the tunnel, and its daemon; what it changed on the system is put back."""
+    """End the hub or the tunnel, and its daemon. What it changed on the system is put back."""
     pid = _process.end_listener(app.socket)
     app.say("down", pid=pid, down=True)
 

@@ -14,6 +14,7 @@ import click
 from smartvpn.cli import _process
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure, one_line
+from smartvpn.cli._values import FILE
 from smartvpn.commands import Mode
 from smartvpn.installer import DASHBOARD_UNIT
 
@@ -26,7 +27,7 @@ _PAUSE_SECS = 0.2
 @click.option(
     "--mode", type=click.Choice(["server", "client", "dashboard"]), help="Whose log, where there are two."
 )
-@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="A log elsewhere.")
+@click.option("--file", type=FILE, help="A log elsewhere.")
 @pass_app
 def logs(app: App, lines: int, follow: bool, mode: str | None, file: Path | None) -> None:
     """Show the daemon's log, or the dashboard's."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from smartvpn.cli import _dashboard, _process
+from smartvpn.cli import _dashboard, _process, _systemd
 from smartvpn.cli._app import App, AppGroup, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
-from smartvpn.cli._lifecycle import chosen_path, load, run_systemctl
+from smartvpn.cli._lifecycle import chosen_path, load
+from smartvpn.cli._values import FILE
 from smartvpn.commands import Mode
 from smartvpn.config import DEFAULT_REGISTRY, ServerConfig
 from smartvpn.configfile import AnyConfig
-from smartvpn.installer import ServiceUnit, VpnInstaller
+from smartvpn.installer import DASHBOARD_UNIT, ServiceUnit, VpnInstaller
 
 _LAUNCHD_SECS = 60.0
 _UNITS = ("server", "client", "dashboard")
@@ -27,13 +29,13 @@ def group() -> None:
 
 
 @group.command()
-@click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", required=False, type=FILE)
 @click.option("--print", "only_print", is_flag=True, help="Print the unit and install nothing.")
 @click.option("--force", is_flag=True, help="Replace a unit that exists.")
 @click.option("--no-start", is_flag=True, help="Install it without starting it.")
 @pass_app
 def install(app: App, config: Path | None, only_print: bool, force: bool, no_start: bool) -> None:
-    """Install the service for a config file, and start it, now and at each boot."""
+    """Install the service for a config file. It starts now and at each boot."""
     path = chosen_path(config).absolute()
     mode, loaded = load(path)
     unit = VpnInstaller.generate_service_unit(
@@ -64,8 +66,8 @@ def dashboard(
     force: bool,
     no_start: bool,
 ) -> None:
-    """Install the dashboard as a service beside the hub's, and start it, now and at each boot."""
-    _dashboard.refuse_wrong(listen, tls_cert, tls_key, behind_proxy)
+    """Install the dashboard as a service beside the hub's. It starts now and at each boot."""
+    _dashboard.refuse_wrong(listen, public_hosts, tls_cert, tls_key, behind_proxy)
     _dashboard.refuse_without_extra()
     unit = VpnInstaller.generate_dashboard_service(
         binary_path=str(_program("smartvpn-dashboard")),
@@ -89,11 +91,25 @@ def _put(app: App, unit: ServiceUnit, *, force: bool, start: bool) -> None:
     before = place.read_text() if place.exists() else None
     if before not in (None, unit.content) and not force:
         raise Failure(f"{place} exists", "use --force to replace it", ExitCode.CONFLICT)
-    _install(unit, before, start=start)
     started = start and _managed(unit)
+    if started:
+        _refuse_one_by_hand(unit, app.socket)
+    _install(unit, before, start=started)
     app.say(f"installed {place}{' and started it' if started else ''}", path=str(place), started=started)
     if start and not started:
         app.hint("no service manager runs here: the unit takes effect where one does")
+
+
+def _refuse_one_by_hand(unit: ServiceUnit, socket_path: str) -> None:
+    """A daemon that has the socket already would keep the service from starting."""
+    if unit.platform != "linux" or unit.install_path == DASHBOARD_UNIT or _systemd.is_active(_name(unit)):
+        return
+    if _process.listens(socket_path):
+        raise Failure(
+            f"a daemon listens on {socket_path} already",
+            "end it with `smartvpn down`, or give the service a socket of its own with --socket",
+            ExitCode.CONFLICT,
+        )
 
 
 def _refuse_what_it_cannot_write(unit: ServiceUnit, config: AnyConfig) -> None:
@@ -115,22 +131,26 @@ def _install(unit: ServiceUnit, before: str | None, *, start: bool) -> None:
     place.write_text(unit.content)
     place.chmod(0o644)
     try:
-        if start and _managed(unit):
-            _start(unit)
+        if start and unit.platform == "macos":
+            _launchctl("load", "-w", unit.install_path)
+        elif start:
+            _systemd.start_at_each_boot(_name(unit), again=before not in (None, unit.content))
     except BaseException:
-        if before is None:
-            place.unlink()
-        else:
-            place.write_text(before)
+        _undo(unit, before, by_systemd=start and unit.platform == "linux")
         raise
 
 
-def _start(unit: ServiceUnit) -> None:
-    if unit.platform == "macos":
-        _launchctl("load", "-w", unit.install_path)
-        return
-    run_systemctl("daemon-reload")
-    run_systemctl("enable", "--now", Path(unit.install_path).name)
+def _undo(unit: ServiceUnit, before: str | None, *, by_systemd: bool) -> None:
+    place = Path(unit.install_path)
+    if by_systemd:
+        _systemd.forget(place.name)
+    if before is None:
+        place.unlink()
+    else:
+        place.write_text(before)
+    if by_systemd:
+        with suppress(Failure):
+            _systemd.start_at_each_boot(place.name) if before else _systemd.systemctl("daemon-reload")
 
 
 @group.command()
@@ -142,10 +162,10 @@ def remove(app: App, mode: str | None) -> None:
     if unit.platform == "macos":
         _launchctl("unload", "-w", unit.install_path)
     elif _managed(unit):
-        run_systemctl("disable", "--now", Path(unit.install_path).name)
+        _systemd.systemctl("disable", "--now", _name(unit))
     Path(unit.install_path).unlink()
     if unit.platform == "linux" and _managed(unit):
-        run_systemctl("daemon-reload")
+        _systemd.systemctl("daemon-reload")
     app.say(f"removed {unit.install_path}", path=unit.install_path, removed=True)
 
 
@@ -163,6 +183,10 @@ def _unit(name: str) -> ServiceUnit:
     if name == "dashboard":
         return VpnInstaller.generate_dashboard_service()
     return VpnInstaller.generate_service_unit(Mode(name).value)
+
+
+def _name(unit: ServiceUnit) -> str:
+    return Path(unit.install_path).name
 
 
 def _managed(unit: ServiceUnit) -> bool:

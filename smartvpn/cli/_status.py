@@ -55,7 +55,7 @@ def _where(state: Status) -> dict[str, object]:
         "transport": state.transport,
         "address": state.assigned_ip,
         "address 6": state.assigned_ip6,
-        "since": since_text(state.connected_since),
+        "for": since_text(state.connected_since),
         "last error": state.last_error,
     }
 

@@ -72,6 +72,8 @@ class Rates:
 class HubRows:
     """The busiest sessions of a hub."""
 
+    whom = "CLIENT"
+
     def __init__(self, server: VpnServer, most: int) -> None:
         self._server, self._most, self._rates = server, most, Rates()
 
@@ -115,6 +117,8 @@ class HubRows:
 class TunnelRows:
     """A client's one tunnel."""
 
+    whom = "HUB"
+
     def __init__(self, client: VpnClient) -> None:
         self._client, self._rates = client, Rates()
 
@@ -144,8 +148,8 @@ class TunnelRows:
         ]
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = listing("CLIENT", "ADDRESS", "VIA", "IN", "OUT", "RTT", "LOSS", "LINK", "DROPS", "SINCE")
+def _table(whom: str, rows: Sequence[Row]) -> Table:
+    table = listing(whom, "ADDRESS", "VIA", "IN", "OUT", "RTT", "LOSS", "LINK", "DROPS", "FOR")
     for row in rows:
         add_row(
             table,
@@ -177,10 +181,10 @@ def top(app: App, interval: float, count: int | None, rows: int) -> None:
             for look in looks:
                 click.echo(json.dumps([row.json() for row in look]))
         elif sys.stdout.isatty():
-            _live(app, looks)
+            _live(app, source.whom, looks)
         else:
             for look in looks:
-                app.console().print(_table(look), soft_wrap=True)
+                app.console().print(_table(source.whom, look), soft_wrap=True)
 
 
 def _looks(source: HubRows | TunnelRows, interval: float, count: int | None) -> Iterator[list[Row]]:
@@ -193,7 +197,7 @@ def _looks(source: HubRows | TunnelRows, interval: float, count: int | None) -> 
         time.sleep(interval)
 
 
-def _live(app: App, looks: Iterator[list[Row]]) -> None:
+def _live(app: App, whom: str, looks: Iterator[list[Row]]) -> None:
     with Live(console=app.console(), auto_refresh=False, screen=True) as live:
         for look in looks:
-            live.update(_table(look), refresh=True)
+            live.update(_table(whom, look), refresh=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,6 +52,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no time such as 30d, 12h or 2030-01-31T12:00:00Z", param, ctx)
 
 
+# Reading shows whether a file can be read: by then the reason, and the exit status, are the system's.
+FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
+FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
 SIZE = Size()
 MOMENT = Moment()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from smartvpn._extras import how_to_install
+
 __all__ = ["main"]
 
 
@@ -17,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         from smartvpn.dashboard.program import run
     except ModuleNotFoundError as error:
         print(
-            f"smartvpn-dashboard: needs {error.name}: pip install 'smartvpn[dashboard]'",
+            f"smartvpn-dashboard: needs {error.name}; run: {how_to_install('dashboard')}",
             file=sys.stderr,
         )
         return 1

@@ -18,7 +18,7 @@ import uvicorn
 from smartvpn._address import join_host_port
 from smartvpn._notify import Notifier
 from smartvpn._version import __version__
-from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, in_options
+from smartvpn._weblisten import DASHBOARD_LISTEN, dashboard_address, dashboard_host, in_options
 from smartvpn.dashboard.access import MIN_TOKEN, Access, new_token
 from smartvpn.dashboard.app import make_app
 from smartvpn.dashboard.door import HEAD_SECS, WAITING, make_door
@@ -95,11 +95,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _server(arguments: argparse.Namespace) -> uvicorn.Config:
-    host, port = _address(arguments)
+    host, port, public_hosts = _address(arguments)
     encrypted = arguments.tls_cert is not None or arguments.behind_proxy
     token_file = arguments.token_file or _default_token_file()
     access = Access(_token(token_file), secure=encrypted)
-    hosts = {host, "localhost", "127.0.0.1", "::1", *arguments.public_host}
+    hosts = {host, "localhost", "127.0.0.1", "::1", *public_hosts}
     app = make_app(arguments.socket, access, hosts)
     scheme = "https" if arguments.tls_cert else "http"
     logging.getLogger(__name__).info(
@@ -124,14 +124,15 @@ def _server(arguments: argparse.Namespace) -> uvicorn.Config:
     )
 
 
-def _address(arguments: argparse.Namespace) -> tuple[str, int]:
+def _address(arguments: argparse.Namespace) -> tuple[str, int, list[str]]:
     try:
-        return dashboard_address(
+        host, port = dashboard_address(
             arguments.listen,
             tls_cert=arguments.tls_cert,
             tls_key=arguments.tls_key,
             behind_proxy=arguments.behind_proxy,
         )
+        return host, port, [dashboard_host(name) for name in arguments.public_host]
     except ConfigError as error:
         raise UnusableError(in_options(error)) from None
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 import pytest
 
-from smartvpn.cli import _lifecycle, _process
+from smartvpn._extras import how_to_install
+from smartvpn.cli import _process, _systemd
 from smartvpn.cli._commands import main
 from smartvpn.cli._errors import ExitCode, Failure, explain
 from smartvpn.cli._files import refuse_unwritable
 from smartvpn.cli._qr import qr_text
 from smartvpn.keys import PrivateKey
-from tests.cli.tool import Done, environment, run
+from tests.cli.tool import environment, run
 from tests.raw import AS_NOBODY, SocketDaemon
 
 NEED_A_DAEMON = [
@@ -68,6 +69,7 @@ WRONG = [
     ["dashboard", "--listen", "nowhere"],
     ["dashboard", "--listen", "0.0.0.0:8787"],
     ["dashboard", "--tls-cert", __file__],
+    ["dashboard", "--public-host", "a b"],
     ["dashboard", "--token-file"],
     ["logs", "--lines", "-1"],
     ["service"],
@@ -195,24 +197,23 @@ def test_a_missing_file(command: list[str], folder: Path) -> None:
 
 
 def test_a_file_of_root(folder: Path) -> None:
-    """A config that this user may not read: status 4."""
+    """A config that this user may not read: status 4; doctor looks at the rest all the same."""
     config = folder / "config.json"
     config.write_text("{}")
     config.chmod(0o600)
     code = (
         "import os, sys; from smartvpn.cli._commands import run; import smartvpn.cli._errors;"
-        "os.setegid(65534); os.seteuid(65534); sys.exit(run(['up', sys.argv[1]]))"
+        "os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); sys.exit(run(sys.argv[1:]))"
     )
-    done = Done(
-        subprocess.run(
-            [sys.executable, "-c", code, str(config)],
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-        )
-    )
-    assert (done.status, "Permission denied" in done.one_line()) == (ExitCode.PERMISSION, True)
+    as_nobody = (sys.executable, "-c", code)
+    for command in ("up", "import"):
+        done = run(command, config, command=as_nobody, cwd=folder)
+        assert (done.status, "Permission denied; run it" in done.one_line()) == (ExitCode.PERMISSION, True)
+    done = run("doctor", config, "--json", command=as_nobody, cwd=folder)
+    [check] = [item for item in json.loads(done.out) if item["check"] == "config"]
+    assert (check["verdict"], check["fix"]) == ("fail", "run it as root (sudo)")
+    done = run("init", "--config", config, "--endpoint", "vpn.example.org", command=as_nobody, cwd=folder)
+    assert (done.status, "lose its keys" in done.one_line()) == (ExitCode.CONFLICT, True)
 
 
 def test_init_refuses_what_is_wrong(folder: Path) -> None:
@@ -270,7 +271,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False
     )
-    expected = "smartvpn: rich not installed; run: pip install 'smartvpn[cli]'\n"
+    expected = f"smartvpn: rich not installed; run: {sys.executable} -m pip install 'smartvpn[cli]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
@@ -284,7 +285,7 @@ def test_without_the_dashboards_extra_it_says_what_to_install(command: list[str]
     )
     words = [sys.executable, "-c", code, *command]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
-    expected = "smartvpn: the dashboard needs uvicorn; run: pip install 'smartvpn[dashboard]'\n"
+    expected = f"smartvpn: the dashboard needs uvicorn; run: {how_to_install('dashboard')}\n"
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.NOT_FOUND, "", expected)
 
 
@@ -333,11 +334,11 @@ def test_a_service_manager_that_takes_its_time(monkeypatch: pytest.MonkeyPatch, 
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(_lifecycle, "_SYSTEMD_SECS", 0.2)
+    monkeypatch.setattr(_systemd, "_SECS", 0.2)
     with pytest.raises(
         Failure, match=r"`systemctl start smartvpn-server.service` did not end within 0.2 s"
     ) as told:
-        _lifecycle.run_systemctl("start", "smartvpn-server.service")
+        _systemd.systemctl("start", "smartvpn-server.service")
     assert (told.value.status, "smartvpn logs" in str(told.value.fix)) == (ExitCode.UNREACHABLE, True)
 
 

@@ -120,6 +120,45 @@ def test_install_and_remove_without_a_manager(hub: Machine, tmp_path: Path) -> N
     assert list(units.iterdir()) == []
 
 
+def test_what_does_not_start_is_not_installed(hub: Machine, tmp_path: Path) -> None:
+    """The reason is the daemon's own; no unit is left, nor a service that is tried again at each boot.
+
+    systemctl and journalctl stand in here for a systemd, which tests/kernel/service.py has.
+    """
+    hub.init("--registry", "/var/lib/smartvpn/registry.db")
+    units, shims = tmp_path / "units", tmp_path / "bin"
+    for folder in (units, shims):
+        folder.mkdir()
+    programs = {
+        "smartvpn_daemon": "",
+        "systemctl": f'echo "$@" >> {tmp_path}/asked; [ "$1" != is-active ] && [ "$1" != start ]',
+        "journalctl": "echo smartvpn_daemon: the port is taken; echo it failed",
+    }
+    for name, text in programs.items():
+        (shims / name).write_text(f"#!/bin/sh\n{text}\n")
+        (shims / name).chmod(0o755)
+    script = f"""
+        mount --bind {units} /etc/systemd/system
+        mount -t tmpfs none /run
+        mkdir -p /run/systemd/system
+        {" ".join(COMMAND)} service install {hub.config} --socket {hub.socket}
+    """
+    hub.up()
+    env = {"PATH": f"{shims}:{environment()['PATH']}"}
+    done = run("-c", script, command=("unshare", "--mount", "sh"), **env)
+    assert (done.status, f"listens on {hub.socket} already" in done.one_line()) == (ExitCode.CONFLICT, True)
+    hub.down()
+    (tmp_path / "asked").unlink()
+    done = run("-c", script, command=("unshare", "--mount", "sh"), **env)
+    unit = "smartvpn-server.service"
+    assert (done.status, f"{unit} does not start: the port is taken" in done.one_line()) == (1, True)
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        *(f"is-active --quiet {unit}", "daemon-reload", f"enable {unit}", f"start {unit}"),
+        *(f"disable --now {unit}", "daemon-reload"),
+    ]
+    assert list(units.iterdir()) == []
+
+
 def test_a_registry_that_the_service_cannot_write(hub: Machine) -> None:
     """It is named before anything is installed."""
     hub.init()

@@ -122,6 +122,12 @@ def test_the_life_of_a_client(up: Machine) -> None:
     assert entry["security"]["rateLimit"] == {"bytesPerSec": 2_000_000, "burstBytes": 1_000_000}
     assert entry["security"]["destinationAllowList"] == ["10.8.0.0/24"]
     assert "expiresAt" not in entry
+    wrong = up("client", "edit", "bob", "--allow-to", "10.8.0.0/99")
+    assert (wrong.status, "--allow-to: '10.8.0.0/99' is not a CIDR" in wrong.one_line()) == (2, True)
+    taken = up("client", "add", "eve", "--ip", "10.8.0.2")
+    assert (taken.status, "--ip: '10.8.0.2' is taken" in taken.one_line()) == (6, True)
+    again = up("client", "add", "bob")
+    assert (again.status, "client 'bob' exists already" in again.one_line()) == (6, True)
     up("client", "edit", "bob", "--reset", "rate", "--reset", "allow-to")
     assert "rateLimit" not in up("client", "show", "bob", "--json").json()["entry"].get("security", {})
 

@@ -47,9 +47,15 @@ class Done:
         return self.err
 
 
-def run(*arguments: str | Path, prefix: tuple[str, ...] = (), cwd: Path | None = None, **env: str) -> Done:
+def run(
+    *arguments: str | Path,
+    prefix: tuple[str, ...] = (),
+    command: tuple[str, ...] = COMMAND,
+    cwd: Path | None = None,
+    **env: str,
+) -> Done:
     """The command, on this machine."""
-    words = [*prefix, *COMMAND, *map(str, arguments)]
+    words = [*prefix, *command, *map(str, arguments)]
     return Done(
         subprocess.run(
             words,
