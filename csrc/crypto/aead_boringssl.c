@@ -119,6 +119,13 @@ static int open(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONC
     return SV_E_AUTH;
 }
 
+const struct sv_aead_impl sv_aead_boringssl = {
+    .name = "boringssl",
+    .probe = probe,
+    .seal = seal,
+    .open = open,
+};
+
 #else
 
 static int probe(void)
@@ -126,20 +133,18 @@ static int probe(void)
     return SV_E_UNSUPPORTED;
 }
 
-static int seal(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad,
-                size_t ad_len, uint8_t *dst, const uint8_t *src, size_t len)
+static int neither(const uint8_t key[SV_AEAD_KEY], const uint8_t nonce[SV_AEAD_NONCE], const uint8_t *ad,
+                   size_t ad_len, uint8_t *dst, const uint8_t *src, size_t len)
 {
     (void)key, (void)nonce, (void)ad, (void)ad_len, (void)dst, (void)src, (void)len;
     return SV_E_UNSUPPORTED;
 }
 
-#define open seal
-
-#endif
-
 const struct sv_aead_impl sv_aead_boringssl = {
     .name = "boringssl",
     .probe = probe,
-    .seal = seal,
-    .open = open,
+    .seal = neither,
+    .open = neither,
 };
+
+#endif

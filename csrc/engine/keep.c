@@ -99,13 +99,12 @@ static void resend(struct sv_worker *worker, const struct sv_kept *kept)
 void sv_keep_resend(struct sv_keep *keep, struct sv_worker *worker, uint64_t since)
 {
     struct sv_keep taken = *keep;
-    uint64_t now = sv_clock_now();
 
     *keep = (struct sv_keep){0};
     for (size_t i = 0; taken.slots && i < FLOWS; i++) {
         const struct sv_kept *kept = &taken.slots[i];
 
-        if (kept->packet && kept->at > since && now - kept->at < LIFETIME_S * SV_NS_PER_S) {
+        if (kept->packet && kept->at > since && worker->loop.now < kept->at + LIFETIME_S * SV_NS_PER_S) {
             resend(worker, kept);
         }
     }

@@ -6,7 +6,8 @@
  *   quic_send.c     packets out, in batches of one size
  *   quic_backlog.c  stream bytes until they are acknowledged
  *   quic_tls.c      GnuTLS; quic_cert.c: certificates
- *   quic_server.c, quic_accept.c, quic_client.c   the two sides
+ *   quic_server.c, quic_accept.c   the server's side
+ *   quic_client.c, quic_addresses.c, quic_sockets.c   the client's
  */
 #ifndef SV_TRANSPORT_QUIC_CONN_H
 #define SV_TRANSPORT_QUIC_CONN_H
