@@ -183,15 +183,21 @@ class NativeServer(_Engine):
         """Raises NotFoundError, and InvalidStateError for a client's key."""
         check(lib.sv_hub_remove_wg_peer(self._handle, decode_key(public_key)))
 
-    def wg_peers(self) -> list[WgPeer]:
-        """All WireGuard peers, clients included. Raises InvalidStateError without WireGuard."""
+    def wg_peers(self, public_key: str | None = None) -> list[WgPeer]:
+        """The WireGuard peer with this key, or all, clients included.
+
+        Raises InvalidStateError without WireGuard, NotFoundError.
+        """
+        wanted = ffi.NULL if public_key is None else ffi.new("uint8_t[32]", decode_key(public_key))
         count, ip_count = ffi.new("size_t *"), ffi.new("size_t *")
         capacity, ip_capacity = _SESSIONS_AT_ONCE, 4 * _SESSIONS_AT_ONCE
         while True:
             infos = ffi.new("sv_wg_peer_info[]", capacity)
             ips = ffi.new("char[][64]", ip_capacity)
             with self._looking:
-                status = lib.sv_hub_wg_peers(self._handle, infos, capacity, count, ips, ip_capacity, ip_count)
+                status = lib.sv_hub_wg_peers(
+                    self._handle, wanted, infos, capacity, count, ips, ip_capacity, ip_count
+                )
             check(status)
             if count[0] <= capacity and ip_count[0] <= ip_capacity:
                 return [read.wg_peer(infos[index], ips) for index in range(count[0])]

@@ -161,6 +161,7 @@ static void remove_locked(struct sv_hub *hub, struct sv_client *client, unsigned
     sv_map_remove(&hub->clients_by_key, client->key);
     sv_pool_release(hub->pool, client->address_index);
     sv_heap_remove(&hub->expiries, &client->expiry);
+    sv_hub_unlist_untold(hub, client);
     client->removed = true;
     sv_client_free_if_unused(hub, client);
 }

@@ -36,8 +36,9 @@ struct sv_client {
     struct sv_wg_member *wg;            /* while it may come in by WireGuard; NULL */
     atomic_bool on_wg;                  /* its last authentic packet came by WireGuard */
     struct sv_traffic *ended;           /* sums over its connections that are closed; NULL before the first */
-    bool counted;                       /* `ended` changed since it was last told */
-    uint64_t wg_told;                   /* hub_totals.c: activity of `wg` when it was last told */
+    struct sv_client *untold_prev, *untold_next;
+    bool untold;      /* it is in hub->untold */
+    uint64_t wg_told; /* hub_totals.c: activity of `wg` when it was last told */
 };
 
 struct sv_seat {
@@ -61,7 +62,8 @@ struct sv_hub {
     bool control_started, control_stopping;
     struct sv_engine *engine;
     struct sv_map clients_by_key, clients_by_id, seats_by_id;
-    struct sv_map routes; /* inner address → struct sv_conn *; read without the lock */
+    struct sv_client *untold; /* hub_totals.c: those that may have counted something, but by WireGuard */
+    struct sv_map routes;     /* inner address → struct sv_conn *; read without the lock */
     struct sv_pool *pool;
     struct sv_heap deadlines, expiries;
     struct sv_admission admission;
@@ -92,7 +94,13 @@ void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
 /* Tells the worker to end the seat's connection; a seat without one is freed. */
 void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
 /* What a connection of the client counted, when it is closed. */
-void sv_hub_keep_traffic(struct sv_client *client, const struct sv_traffic *traffic);
+void sv_hub_keep_traffic(struct sv_hub *hub, struct sv_client *client, const struct sv_traffic *traffic);
+
+/* ---- hub_totals.c ---- */
+
+/* It has a session, or had one end: the next listing of counters has it. */
+void sv_hub_list_untold(struct sv_hub *hub, struct sv_client *client);
+void sv_hub_unlist_untold(struct sv_hub *hub, struct sv_client *client);
 
 /* ---- hub_address.c ---- */
 
@@ -117,7 +125,7 @@ void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned cod
 /* Its keys are forgotten; it may come back. false: it was not connected, or has another session id. */
 bool sv_hub_wg_disconnect(struct sv_hub *hub, struct sv_client *client, const uint8_t *session_id,
                           unsigned code);
-/* false: it is not connected by WireGuard. */
+/* Under the device's lock too, of a client with a peer; false: it is not connected by WireGuard. */
 bool sv_hub_wg_session(const struct sv_hub *hub, const struct sv_client *client, sv_session_info *info);
 
 /* The client, when its connections are gone as well. */

@@ -453,6 +453,7 @@ bool sv_hub_on_live(struct sv_conn *conn)
     code = seat_conn(hub, conn);
     if (!code) {
         conn->client->live++;
+        sv_hub_list_untold(hub, conn->client);
         atomic_fetch_add(&hub->active, 1);
         atomic_fetch_add(&hub->sessions_total, 1);
         announce(hub, conn->seat, SV_EVENT_SESSION_STARTED, -1);
@@ -530,7 +531,7 @@ void sv_hub_on_closed(struct sv_conn *conn)
         lose_link(hub, conn);
         conn->seat = NULL;
     }
-    sv_hub_keep_traffic(conn->client, &conn->traffic);
+    sv_hub_keep_traffic(hub, conn->client, &conn->traffic);
     conn->client->conns--;
     sv_client_free_if_unused(hub, conn->client);
     conn->client = NULL;

@@ -17,7 +17,33 @@ static void add(struct sv_traffic *sum, const struct sv_traffic *part)
     }
 }
 
-void sv_hub_keep_traffic(struct sv_client *client, const struct sv_traffic *traffic)
+void sv_hub_list_untold(struct sv_hub *hub, struct sv_client *client)
+{
+    if (client->untold || client->removed) {
+        return;
+    }
+    client->untold = true;
+    client->untold_prev = NULL;
+    client->untold_next = hub->untold;
+    if (hub->untold) {
+        hub->untold->untold_prev = client;
+    }
+    hub->untold = client;
+}
+
+void sv_hub_unlist_untold(struct sv_hub *hub, struct sv_client *client)
+{
+    if (!client->untold) {
+        return;
+    }
+    client->untold = false;
+    *(client->untold_prev ? &client->untold_prev->untold_next : &hub->untold) = client->untold_next;
+    if (client->untold_next) {
+        client->untold_next->untold_prev = client->untold_prev;
+    }
+}
+
+void sv_hub_keep_traffic(struct sv_hub *hub, struct sv_client *client, const struct sv_traffic *traffic)
 {
     if (!client->ended) {
         client->ended = calloc(1, sizeof *client->ended);
@@ -27,7 +53,7 @@ void sv_hub_keep_traffic(struct sv_client *client, const struct sv_traffic *traf
         return;
     }
     add(client->ended, traffic);
-    client->counted = true;
+    sv_hub_list_untold(hub, client);
 }
 
 /* Changes whenever its WireGuard peer counts something. */
@@ -76,30 +102,58 @@ struct listing {
     size_t cap, count;
 };
 
-static bool list_counted(void *ctx, const void *key, void *object)
+static void list(struct listing *listing, const struct sv_client *client)
 {
-    struct listing *listing = ctx;
-    struct sv_client *client = object;
-
-    (void)key;
-    if (client->counted || client->live || wg_activity(client) != client->wg_told) {
-        if (listing->count < listing->cap) {
-            fill(&listing->totals[listing->count], client);
-        }
-        listing->count++;
+    if (listing->count < listing->cap) {
+        fill(&listing->totals[listing->count], client);
     }
-    return true;
+    listing->count++;
 }
 
-static bool all_told(void *ctx, const void *key, void *object)
+static bool is_news(const struct sv_wg_member *member)
 {
-    struct sv_client *client = object;
+    return member->client && !member->client->untold &&
+           wg_activity(member->client) != member->client->wg_told;
+}
 
-    (void)ctx;
-    (void)key;
-    client->counted = false;
-    client->wg_told = wg_activity(client);
-    return true;
+/* Of many clients only those that were there are looked at. */
+static void list_counted(struct sv_hub *hub, struct listing *listing)
+{
+    struct sv_wg *wg = hub->engine->wg;
+
+    for (const struct sv_client *client = hub->untold; client; client = client->untold_next) {
+        list(listing, client);
+    }
+    if (wg) {
+        sv_wg_lock(wg);
+        for (const struct sv_wg_member *member = wg->heard; member; member = member->heard_next) {
+            if (is_news(member)) {
+                list(listing, member->client);
+            }
+        }
+        sv_wg_unlock(wg);
+    }
+}
+
+static void all_told(struct sv_hub *hub)
+{
+    struct sv_wg *wg = hub->engine->wg;
+
+    for (struct sv_client *client = hub->untold, *next; client; client = next) {
+        next = client->untold_next;
+        if (!client->live) {
+            sv_hub_unlist_untold(hub, client);
+        }
+    }
+    if (wg) {
+        sv_wg_lock(wg);
+        for (const struct sv_wg_member *member = wg->heard; member; member = member->heard_next) {
+            if (member->client) {
+                member->client->wg_told = wg_activity(member->client);
+            }
+        }
+        sv_wg_unlock(wg);
+    }
 }
 
 int sv_hub_totals(sv_engine *engine, const char *client_id, sv_client_totals *totals, size_t cap,
@@ -122,9 +176,9 @@ int sv_hub_totals(sv_engine *engine, const char *client_id, sv_client_totals *to
         }
         listing.count = client ? 1 : 0;
     } else {
-        sv_map_each(&hub->clients_by_id, list_counted, &listing);
+        list_counted(hub, &listing);
         if (listing.count <= cap) {
-            sv_map_each(&hub->clients_by_id, all_told, NULL);
+            all_told(hub);
         }
     }
     pthread_mutex_unlock(&hub->lock);

@@ -117,7 +117,7 @@ void sv_hub_wg_remove(struct sv_hub *hub, struct sv_client *client, unsigned cod
     }
     sv_wg_lock(wg);
     sv_wg_forget(client->wg, code);
-    sv_hub_keep_traffic(client, &client->wg->traffic);
+    sv_hub_keep_traffic(hub, client, &client->wg->traffic);
     sv_wg_remove(wg, client->wg);
     client->wg = NULL;
     sv_wg_unlock(wg);
@@ -191,19 +191,15 @@ bool sv_hub_wg_session(const struct sv_hub *hub, const struct sv_client *client,
 {
     const struct sv_wg_member *member = client->wg;
     uint8_t addr[16];
-    bool connected;
 
-    if (!member) {
+    if (!member->connected) {
         return false;
     }
     memset(info, 0, sizeof *info);
-    sv_wg_lock(hub->engine->wg);
-    connected = member->connected;
     sv_wg_session_id(member, info->session_id);
     format_endpoint(info->remote_addr, sizeof info->remote_addr, member);
     info->connected_since = (double)member->connected_wall / 1e9;
     info->last_keepalive = to_wall(atomic_load(&member->peer.last_traffic));
-    sv_wg_unlock(hub->engine->wg);
     sv_pool_addr4(hub->pool, client->address_index, addr);
     sv_addr_format(info->assigned_ip, sizeof info->assigned_ip, addr);
     if (hub->has6 && sv_pool_addr6(hub->pool, client->address_index, addr)) {
@@ -211,7 +207,7 @@ bool sv_hub_wg_session(const struct sv_hub *hub, const struct sv_client *client,
     }
     info->transport = SV_TRANSPORT_WIREGUARD;
     sv_traffic_fill(info, &member->traffic);
-    return connected;
+    return true;
 }
 
 /* ---- peers that are no clients ---- */
@@ -350,11 +346,57 @@ static void fill_peer(sv_wg_peer_info *info, const struct sv_wg_member *member)
     info->last_handshake = (double)member->peer.handshake_unix_ns / 1e9;
 }
 
-int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_t *count,
-                    char (*allowed_ips)[SV_ADDR_TEXT_SIZE], size_t ip_cap, size_t *ip_count)
+struct peer_list {
+    sv_wg_peer_info *infos;
+    size_t cap, count;
+    char (*ips)[SV_ADDR_TEXT_SIZE];
+    size_t ip_cap, ip_count;
+};
+
+static void list_peer(struct peer_list *list, const struct sv_wg_member *member)
 {
+    size_t first = list->ip_count;
+
+    for (const struct sv_wg_allowed *allowed = member->allowed; allowed; allowed = allowed->next) {
+        if (list->ip_count < list->ip_cap) {
+            sv_prefix_format(list->ips[list->ip_count], SV_ADDR_TEXT_SIZE, &allowed->prefix);
+        }
+        list->ip_count++;
+    }
+    if (list->count < list->cap) {
+        fill_peer(&list->infos[list->count], member);
+        list->infos[list->count].first_allowed_ip = first;
+        list->infos[list->count].allowed_ip_count = list->ip_count - first;
+    }
+    list->count++;
+}
+
+static int list_peers(struct sv_wg *wg, const uint8_t *public_key, struct peer_list *list)
+{
+    const struct sv_wg_member *member;
+    struct sv_wg_walk walk;
+
+    if (public_key) {
+        member = sv_wg_find(wg, public_key);
+        if (!member) {
+            return sv_fail(SV_E_NOT_FOUND, "no WireGuard peer has this key");
+        }
+        list_peer(list, member);
+        return 0;
+    }
+    sv_wg_begin_walk(wg, &walk);
+    while ((member = sv_wg_walk_on(wg, &walk))) {
+        list_peer(list, member);
+    }
+    return 0;
+}
+
+int sv_hub_wg_peers(sv_engine *engine, const uint8_t *public_key, sv_wg_peer_info *infos, size_t cap,
+                    size_t *count, char (*allowed_ips)[SV_ADDR_TEXT_SIZE], size_t ip_cap, size_t *ip_count)
+{
+    struct peer_list list = {.infos = infos, .cap = cap, .ips = allowed_ips, .ip_cap = ip_cap};
     struct sv_wg *wg = engine->wg;
-    size_t peers = 0, ips = 0;
+    int error;
 
     if (!wg) {
         return sv_fail(SV_E_STATE, "the hub does not serve WireGuard");
@@ -363,24 +405,9 @@ int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_
     if (wg->kernel) {
         sv_wg_kernel_read(wg, sv_clock_now());
     }
-    for (const struct sv_wg_member *member = wg->members; member; member = member->next) {
-        size_t first = ips;
-
-        for (const struct sv_wg_allowed *a = member->allowed; a; a = a->next) {
-            if (ips < ip_cap) {
-                sv_prefix_format(allowed_ips[ips], SV_ADDR_TEXT_SIZE, &a->prefix);
-            }
-            ips++;
-        }
-        if (peers < cap) {
-            fill_peer(&infos[peers], member);
-            infos[peers].first_allowed_ip = first;
-            infos[peers].allowed_ip_count = ips - first;
-        }
-        peers++;
-    }
+    error = list_peers(wg, public_key, &list);
     sv_wg_unlock(wg);
-    *count = peers;
-    *ip_count = ips;
-    return 0;
+    *count = list.count;
+    *ip_count = list.ip_count;
+    return error;
 }

@@ -54,7 +54,7 @@ static void add_live(struct sv_engine *engine, sv_statistics *sum)
         sum->cookies_sent += sv_counted(&engine->wg->cookies_sent);
         sum->drops.malformed += atomic_load_explicit(&engine->wg->strangers, memory_order_relaxed);
         add_traffic(sum, &engine->wg->gone);
-        for (const struct sv_wg_member *member = engine->wg->members; member; member = member->next) {
+        for (const struct sv_wg_member *member = engine->wg->heard; member; member = member->heard_next) {
             add_traffic(sum, &member->traffic);
         }
         sv_wg_unlock(engine->wg);
@@ -169,22 +169,23 @@ struct listing {
     size_t cap, count;
 };
 
-static bool list_client(void *ctx, const void *key, void *object)
+static bool list_seat(void *ctx, const void *key, void *object)
 {
     struct listing *listing = ctx;
-    const struct sv_client *client = object;
-    sv_session_info info;
+    const struct sv_seat *seat = object;
 
     (void)key;
-    for (const struct sv_seat *seat = client->seats; seat; seat = seat->next) {
-        if (!seat->conn) {
-            continue;
-        }
-        if (listing->count < listing->cap) {
-            fill_session(listing->hub, &listing->infos[listing->count], seat);
-        }
-        listing->count++;
+    if (seat->conn && listing->count < listing->cap) {
+        fill_session(listing->hub, &listing->infos[listing->count], seat);
     }
+    listing->count += seat->conn != NULL;
+    return true;
+}
+
+static void list_wg(struct listing *listing, const struct sv_client *client)
+{
+    sv_session_info info;
+
     if (sv_hub_wg_session(listing->hub, client, &info)) {
         fill_rules(&info, client);
         if (listing->count < listing->cap) {
@@ -192,7 +193,34 @@ static bool list_client(void *ctx, const void *key, void *object)
         }
         listing->count++;
     }
-    return true;
+}
+
+static void list_client(struct listing *listing, const struct sv_client *client)
+{
+    for (struct sv_seat *seat = client->seats; seat; seat = seat->next) {
+        list_seat(listing, NULL, seat);
+    }
+    if (client->wg) {
+        sv_wg_lock(listing->hub->engine->wg);
+        list_wg(listing, client);
+        sv_wg_unlock(listing->hub->engine->wg);
+    }
+}
+
+/* Of many clients only those that are there are looked at. */
+static void list_all(struct listing *listing)
+{
+    struct sv_wg *wg = listing->hub->engine->wg;
+
+    sv_map_each(&listing->hub->seats_by_id, list_seat, listing);
+    if (wg) {
+        sv_wg_lock(wg);
+        for (const struct sv_wg_member *member = wg->heard; member && member->connected;
+             member = member->heard_next) {
+            list_wg(listing, member->client);
+        }
+        sv_wg_unlock(wg);
+    }
 }
 
 int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *infos, size_t cap,
@@ -211,10 +239,10 @@ int sv_hub_sessions(sv_engine *engine, const char *client_id, sv_session_info *i
         client = sv_hub_find_client(hub, client_id);
         error = client ? 0 : sv_fail(SV_E_NOT_FOUND, "client '%.128s' does not exist", client_id);
         if (client) {
-            list_client(&listing, NULL, client);
+            list_client(&listing, client);
         }
     } else {
-        sv_map_each(&hub->clients_by_id, list_client, &listing);
+        list_all(&listing);
     }
     pthread_mutex_unlock(&hub->lock);
     *count = listing.count;

@@ -57,7 +57,9 @@ struct sv_wg_member {
     struct sv_wg_peer peer;
     struct sv_wg *wg;
     struct sv_wg_member *prev, *next; /* in the order in which they came */
-    struct sv_wg_path *_Atomic path;  /* NULL: not known yet */
+    struct sv_wg_member *heard_prev, *heard_next;
+    bool heard;                      /* it had a key once, and may have counted something: in wg->heard */
+    struct sv_wg_path *_Atomic path; /* NULL: not known yet */
     struct sv_wg_allowed *allowed, *allowed_last;
     struct sv_wg_staged *staged, **staged_last;
     uint32_t staged_count, staged_bytes;
@@ -113,6 +115,13 @@ struct sv_wg_worker {
     uint64_t lane_timer_at;
 };
 
+/* A walk along all members that gives the lock back on its way. */
+struct sv_wg_walk {
+    struct sv_wg_member *at; /* the next one; another takes its place when it is removed */
+    size_t steps;
+    struct sv_wg_walk *next;
+};
+
 struct sv_wg {
     struct sv_engine *engine;
     pthread_mutex_t lock;
@@ -122,6 +131,9 @@ struct sv_wg {
     struct sv_arena *arena;   /* keypairs: the secrets of the moment */
     struct sv_arena *secrets; /* and those that stay: our identity, preshared keys */
     struct sv_wg_member *members, *members_last;
+    struct sv_wg_member *heard,
+        *heard_last; /* of these, those with whom keys were agreed; the connected ones first */
+    struct sv_wg_walk *walks;
     struct sv_heap deadlines;
     uint64_t timer_at;   /* what the timekeeper's timer is set to, or was asked to be */
     uint64_t reclaim_at; /* ns: memory waits to be freed */
@@ -202,6 +214,16 @@ int sv_wg_install(struct sv_wg_member *member, struct sv_wg_keypair *keypair);
 /* Looks at the peer's deadline anew. */
 void sv_wg_schedule(struct sv_wg_member *member, uint64_t now);
 void sv_wg_schedule_at(struct sv_wg_member *member, uint64_t at);
+
+/* ---- wg_list.c ---- */
+
+/* It may count something from now on; or whether it is connected has changed. */
+void sv_wg_list_heard(struct sv_wg_member *member);
+/* It is about to be removed. */
+void sv_wg_unlist(struct sv_wg_member *member);
+void sv_wg_begin_walk(struct sv_wg *wg, struct sv_wg_walk *walk);
+/* The next member, or NULL, which is the walk's end. Now and then others have the lock meanwhile: what was seen before may be gone. */
+struct sv_wg_member *sv_wg_walk_on(struct sv_wg *wg, struct sv_wg_walk *walk);
 
 /* ---- wg_session.c: members that are a hub's clients; under the lock ---- */
 

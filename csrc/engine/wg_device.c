@@ -102,7 +102,12 @@ uint32_t sv_wg_new_index(struct sv_wg *wg)
 
 int sv_wg_install(struct sv_wg_member *member, struct sv_wg_keypair *keypair)
 {
-    return sv_map_insert(&member->wg->keypairs, &keypair->local, keypair);
+    int error = sv_map_insert(&member->wg->keypairs, &keypair->local, keypair);
+
+    if (!error) {
+        sv_wg_list_heard(member);
+    }
+    return error;
 }
 
 void sv_wg_reap(struct sv_wg_member *member)
@@ -331,6 +336,7 @@ struct sv_wg_member *sv_wg_add(struct sv_wg *wg, const uint8_t public_key[SV_KEY
 
 static void unlink_member(struct sv_wg *wg, struct sv_wg_member *member)
 {
+    sv_wg_unlist(member);
     *(member->prev ? &member->prev->next : &wg->members) = member->next;
     *(member->next ? &member->next->prev : &wg->members_last) = member->prev;
 }

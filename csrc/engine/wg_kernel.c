@@ -259,6 +259,9 @@ static void take_bytes(struct sv_wg_member *member, const wg_peer *peer, uint64_
 {
     uint64_t in = grown(&member->kernel_in, peer->rx_bytes), out = grown(&member->kernel_out, peer->tx_bytes);
 
+    if (!member->heard && in + out) {
+        sv_wg_list_heard(member);
+    }
     sv_count_shared(&member->traffic.bytes_in, in);
     sv_count_shared(&member->traffic.bytes_out, out);
     if (in) {

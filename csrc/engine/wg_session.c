@@ -44,6 +44,7 @@ void sv_wg_note_connected(struct sv_wg_member *member)
     }
     member->connected = true;
     member->connected_wall = sv_clock_wall();
+    sv_wg_list_heard(member);
     if (hub) {
         atomic_fetch_add(&hub->active, 1);
         atomic_fetch_add(&hub->sessions_total, 1);
@@ -59,6 +60,7 @@ static void end(struct sv_wg_member *member, int code)
         return;
     }
     member->connected = false;
+    sv_wg_list_heard(member);
     if (hub) {
         atomic_fetch_sub(&hub->active, 1);
     }

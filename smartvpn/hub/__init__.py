@@ -133,7 +133,7 @@ class Hub:
 
     async def get_statistics(self, _: NoParams) -> ServerStatistics:
         """Sums over all clients since the start."""
-        return statistics(self._hub().engine.counters())
+        return statistics(await to_the_end(self._hub().engine.counters))
 
     async def telemetry(self) -> HubTelemetry | None:
         """All of it in one reading; None while the hub is not started."""
@@ -301,8 +301,7 @@ def _peer_list(peers: Peers) -> WgPeerList:
 
 
 def _look(running: Running) -> tuple[Counters, list[Session], list[WgPeer]]:
-    peers = [peer for peer in running.peers.all() if not peer.client_id]
-    return running.engine.counters(), running.engine.sessions(), peers
+    return running.engine.counters(), running.engine.sessions(), running.peers.others()
 
 
 def _not_listed(damaged: Sequence[DamagedClientError]) -> ErrorReported:

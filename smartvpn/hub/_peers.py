@@ -8,10 +8,9 @@ from collections.abc import Callable
 from functools import partial
 
 from smartvpn._address import IpNetwork, join_host_port, parse_network
-from smartvpn._control import to_the_end
 from smartvpn._native import NativeServer, WgPeer
 from smartvpn.config import ServerConfig, WgPeerConfig
-from smartvpn.errors import ConfigError, InvalidStateError, NotFoundError
+from smartvpn.errors import ConfigError, InvalidStateError
 
 
 class Peers:
@@ -25,6 +24,10 @@ class Peers:
     def all(self) -> list[WgPeer]:
         """Every peer, clients included."""
         return self._engine.wg_peers() if self._config.transport_mode.wireguard else []
+
+    def others(self) -> list[WgPeer]:
+        """Those that are no clients, however many clients there are."""
+        return [peer for key in self._given for peer in self._engine.wg_peers(key)]
 
     def require_wireguard(self) -> None:
         """Raise InvalidStateError where the hub serves no WireGuard."""
@@ -45,13 +48,10 @@ class Peers:
         self._engine.put_wg_peer(peer, endpoint)
         self._given[peer.public_key] = peer, endpoint
 
-    async def require(self, public_key: str) -> None:
+    def require(self, public_key: str) -> None:
         """Raise what `remove` would raise."""
         self.require_wireguard()
-        peers = await to_the_end(self.all)
-        found = next((peer for peer in peers if peer.public_key == public_key), None)
-        if found is None:
-            raise NotFoundError("no WireGuard peer has this key")
+        [found] = self._engine.wg_peers(public_key)
         if found.client_id:
             raise InvalidStateError("the peer is a client: remove or disable the client")
 
@@ -69,10 +69,10 @@ class Peers:
         """What leads to peers that are no clients; a default route stays the host's."""
         own = [parse_network(text) for text in (self._config.subnet, self._config.subnet6) if text]
         beyond: dict[str, None] = {}
-        for peer in self.all():
+        for peer in self.others():
             for network in map(parse_network, peer.allowed_ips):
                 inside = any(network.version == item.version and _within(network, item) for item in own)
-                if not peer.client_id and network.prefixlen > 0 and not inside:
+                if network.prefixlen > 0 and not inside:
                     beyond[str(network)] = None
         return list(beyond)
 

@@ -147,7 +147,7 @@ class Running:
         """Addresses, routes, forwarding, NAT: what differs from how it is."""
         config = self.config
         address6 = config.hub_address6()
-        routes = await to_the_end(self.peers.routes_beyond)
+        routes = self.peers.routes_beyond()
         await to_the_end(
             self.network.configure_hub,
             address=str(config.hub_address()),
@@ -172,7 +172,7 @@ class Running:
 
     async def remove_peer(self, public_key: str, by: Origin) -> None:
         """Remove a WireGuard peer and the routes to it; or neither."""
-        await self.peers.require(public_key)
+        self.peers.require(public_key)
         await self.note(by, publicKey=public_key)
         await self._routed(self.peers.remove(public_key), by, public_key)
 

@@ -145,9 +145,11 @@ typedef struct sv_wg_peer_info {
     size_t first_allowed_ip, allowed_ip_count; /* in the second list */
 } sv_wg_peer_info;
 
-/* All peers, clients as well: fills up to cap infos, and up to ip_cap allowed IPs as text; *count and *ip_count say how many there are. */
-SV_API int sv_hub_wg_peers(sv_engine *engine, sv_wg_peer_info *infos, size_t cap, size_t *count,
-                           char (*allowed_ips)[SV_ADDR_TEXT_SIZE], size_t ip_cap, size_t *ip_count);
+/* The peer with this key, or with NULL all peers, clients as well: fills up to cap infos, and up to ip_cap allowed IPs as text; *count and *ip_count say how
+ * many there are. Of all, some may be of a moment before the others. SV_E_NOT_FOUND. */
+SV_API int sv_hub_wg_peers(sv_engine *engine, const uint8_t *public_key, sv_wg_peer_info *infos, size_t cap,
+                           size_t *count, char (*allowed_ips)[SV_ADDR_TEXT_SIZE], size_t ip_cap,
+                           size_t *ip_count);
 
 /* ---- limits ---- */
 
