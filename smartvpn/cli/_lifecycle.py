@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from smartvpn.cli._values import FILE
 from smartvpn.commands import Mode
 from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.configfile import CLIENT_PATH, SERVER_PATH, AnyConfig, VpnConfig
-from smartvpn.errors import ConfigError, SmartVpnError
+from smartvpn.errors import ConfigError, ConflictError
 from smartvpn.types import TunnelState
 
 _CONFIG = click.argument("config", required=False, type=FILE)
@@ -54,6 +55,12 @@ def load(path: Path) -> tuple[Mode, AnyConfig]:
         raise Failure(f"{path}: {error}", "correct it", ExitCode.CONFIG) from None
 
 
+def up_words(path: Path) -> str:
+    """What starts the config: it need not be named at its usual place."""
+    usual = path in (SERVER_PATH, CLIENT_PATH)
+    return "smartvpn up" if usual else f"smartvpn up {shlex.quote(str(path))}"
+
+
 @click.command(cls=AppCommand)
 @_CONFIG
 @click.option(
@@ -86,10 +93,11 @@ def _begin(app: App, mode: Mode, config: AnyConfig) -> None:
             _begin_hub(app, config)
         else:
             _begin_tunnel(app, config)
-    except SmartVpnError as error:
-        if isinstance(error, ConfigError):
-            raise Failure(str(error), "correct the config", ExitCode.CONFIG) from None
-        raise
+    except ConfigError as error:
+        raise Failure(str(error), "correct the config", ExitCode.CONFIG) from None
+    except ConflictError as error:
+        who = "`ss -tulpn` shows by whom; " if "already in use" in str(error) else ""
+        raise Failure(str(error), f"{who}end that, or change the config", ExitCode.CONFLICT) from None
 
 
 def _begin_hub(app: App, config: ServerConfig) -> None:
