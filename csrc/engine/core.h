@@ -244,6 +244,8 @@ void sv_outbound_tun_ready(struct sv_worker *worker);
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip);
 /* Makes sure that n bytes fit behind conn->tx, sending what is there when they would not. false: no memory. */
 bool sv_outbound_room(struct sv_conn *conn, size_t n);
+/* One packet by the link's stream, whatever it is waiting for. */
+void sv_outbound_frame(struct sv_conn *conn, const uint8_t *packet, size_t len);
 /* Sends the sealed bytes that wait. */
 void sv_outbound_send(struct sv_conn *conn);
 /* Seals as many queued packets as the link, the limiter and the connection's share of the turn allow; bytes. What the share alone kept back makes

@@ -11,15 +11,16 @@
 enum {
     DATAGRAM_MOST = 9216 + SV_DATAGRAM_OVERHEAD, /* bytes */
     STREAMED_FLOWS = 64,                         /* remembered; a newer one takes an older one's place */
-    SETTLE_MS = 1500, /* so long after the link's opening its path may still prove larger */
+    SETTLE_MS = 1500,                            /* so long a new path may still prove larger */
 };
 
 /* So long after its last packet that fits no datagram a flow stays on the stream: on both at once its order would be lost. */
 static const uint64_t STREAMED_NS = SV_NS_PER_S;
 
 struct sv_cut {
-    struct sv_buf *held;  /* sealed, refused by the window; NULL */
-    struct sv_buf *super; /* the rest of it from `next` on waits; NULL */
+    struct sv_buf *held;   /* sealed, refused by the window; NULL */
+    struct sv_buf *packet; /* what it was sealed from */
+    struct sv_buf *super;  /* the rest of it from `next` on waits; NULL */
     struct sv_gso it;
     size_t next;
     struct {
@@ -38,6 +39,7 @@ void sv_cut_free(struct sv_cut *cut)
 {
     if (cut) {
         sv_buf_put(cut->held);
+        sv_buf_put(cut->packet);
         sv_buf_put(cut->super);
         free(cut);
     }
@@ -71,7 +73,7 @@ bool sv_cut_takes(struct sv_conn *conn, uint32_t flow, size_t unit)
 
 bool sv_cut_settling(const struct sv_conn *conn)
 {
-    return conn->cut && conn->worker->loop.now - conn->link->opened_at < SETTLE_MS * SV_NS_PER_MS;
+    return conn->cut && conn->worker->loop.now < conn->link->path_since + SETTLE_MS * SV_NS_PER_MS;
 }
 
 bool sv_cut_blocked(const struct sv_conn *conn)
@@ -81,16 +83,46 @@ bool sv_cut_blocked(const struct sv_conn *conn)
 
 /* ---- sending ---- */
 
-static void hold(struct sv_conn *conn, const uint8_t *sealed, size_t len)
+static void count_sent(struct sv_conn *conn, size_t len)
 {
-    struct sv_buf *buf = sv_buf_get(&conn->worker->pool, len > SV_BUF_SMALL ? SV_BUF_LARGE : SV_BUF_SMALL);
+    sv_count(&conn->traffic.packets_out, 1);
+    sv_count(&conn->traffic.bytes_out, len);
+}
+
+static void count_drop(struct sv_conn *conn, enum sv_verdict why, size_t len)
+{
+    sv_count(&conn->traffic.drops[why], 1);
+    sv_count(&conn->traffic.bytes_dropped, len);
+}
+
+static struct sv_buf *copy_of(struct sv_conn *conn, const uint8_t *bytes, size_t len)
+{
+    struct sv_buf *buf = sv_buf_get(&conn->worker->pool, len);
 
     if (buf) {
-        memcpy(buf->data, sealed, len);
+        memcpy(buf->data, bytes, len);
         buf->end = buf->data + len;
-        conn->cut->held = buf;
-    } else {
-        sv_count(&conn->traffic.drops[SV_DROP_NORMAL], 1);
+    }
+    return buf;
+}
+
+static void let_go(struct sv_cut *cut)
+{
+    sv_buf_put(cut->held);
+    sv_buf_put(cut->packet);
+    cut->held = cut->packet = NULL;
+}
+
+static void hold(struct sv_conn *conn, const uint8_t *sealed, size_t sealed_len, const uint8_t *packet,
+                 size_t len)
+{
+    struct sv_cut *cut = conn->cut;
+
+    cut->held = copy_of(conn, sealed, sealed_len);
+    cut->packet = copy_of(conn, packet, len);
+    if (!cut->held || !cut->packet) {
+        let_go(cut);
+        count_drop(conn, SV_DROP_NORMAL, len);
     }
 }
 
@@ -101,15 +133,12 @@ static bool send_one(struct sv_conn *conn, const uint8_t *packet, size_t len)
     size_t n = sv_session_seal_datagram(&conn->session, conn->worker->loop.now, sealed, packet, len);
     int error = n ? conn->link->ops->send_datagram(conn->link, sealed, n) : SV_E_CLOSED;
 
-    if (error == SV_E_AGAIN) {
-        hold(conn, sealed, n);
-    }
-    if (!error || error == SV_E_AGAIN) {
-        sv_count(&conn->traffic.packets_out, 1);
-        sv_count(&conn->traffic.bytes_out, len);
+    if (!error) {
+        count_sent(conn, len);
+    } else if (error == SV_E_AGAIN) {
+        hold(conn, sealed, n, packet, len);
     } else {
-        sv_count(&conn->traffic.drops[error == SV_E_INVALID ? SV_DROP_TOO_BIG : SV_DROP_NO_ROUTE], 1);
-        sv_count(&conn->traffic.bytes_dropped, len);
+        count_drop(conn, error == SV_E_INVALID ? SV_DROP_TOO_BIG : SV_DROP_NO_ROUTE, len);
     }
     return error != SV_E_AGAIN;
 }
@@ -118,12 +147,16 @@ static bool send_one(struct sv_conn *conn, const uint8_t *packet, size_t len)
 static bool send_segments(struct sv_conn *conn)
 {
     struct sv_cut *cut = conn->cut;
+
     while (cut->next < sv_gso_count(&cut->it)) {
         const uint8_t *payload = cut->it.payload + cut->next * cut->it.segment_size;
         uint8_t *packet = (uint8_t *)(uintptr_t)payload - cut->it.headers;
         size_t n = sv_gso_header(&cut->it, cut->next++, packet, &payload);
 
-        if (!send_one(conn, packet, cut->it.headers + n)) {
+        n += cut->it.headers;
+        if (n > most(conn)) {
+            sv_outbound_frame(conn, packet, n);
+        } else if (!send_one(conn, packet, n)) {
             return false;
         }
     }
@@ -156,15 +189,28 @@ void sv_cut_send(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip 
     sv_worker_mark_dirty(conn);
 }
 
+/* The path may have become another one meanwhile, which takes less: then the packet goes by the stream. */
 static bool send_held(struct sv_conn *conn)
 {
-    struct sv_buf *held = conn->cut->held;
+    struct sv_cut *cut = conn->cut;
+    struct sv_buf *packet = cut->packet;
+    int error;
 
-    if (held && conn->link->ops->send_datagram(conn->link, held->data, sv_buf_len(held)) == SV_E_AGAIN) {
+    if (!cut->held) {
+        return true;
+    }
+    error = conn->link->ops->send_datagram(conn->link, cut->held->data, sv_buf_len(cut->held));
+    if (error == SV_E_AGAIN) {
         return false;
     }
-    conn->cut->held = NULL;
-    sv_buf_put(held);
+    if (!error) {
+        count_sent(conn, sv_buf_len(packet));
+    } else if (error == SV_E_INVALID) {
+        sv_outbound_frame(conn, packet->data, sv_buf_len(packet));
+    } else {
+        count_drop(conn, SV_DROP_NO_ROUTE, sv_buf_len(packet));
+    }
+    let_go(cut);
     return true;
 }
 

@@ -104,6 +104,20 @@ static void send_frame(struct sv_conn *conn, struct sv_buf *buf, size_t segments
     }
 }
 
+void sv_outbound_frame(struct sv_conn *conn, const uint8_t *packet, size_t len)
+{
+    struct sv_buf *buf = sv_buf_get(&conn->worker->pool, len);
+
+    if (!buf) {
+        drop(&conn->traffic, SV_DROP_NORMAL, len);
+        return;
+    }
+    memcpy(buf->data, packet, len);
+    buf->end = buf->data + len;
+    send_frame(conn, buf, 1);
+    sv_buf_put(buf);
+}
+
 /* ---- queueing ---- */
 
 static struct sv_limiter *limiter_of(const struct sv_conn *conn)
@@ -165,12 +179,36 @@ static bool is_blocked(const struct sv_conn *conn, bool datagrams)
     return datagrams ? sv_cut_blocked(conn) : conn->link->blocked;
 }
 
+static bool takes_super(const struct sv_conn *conn, const struct sv_buf *buf)
+{
+    return buf->kind == 3 ? conn->super_udp : conn->super_tcp;
+}
+
+/* Meant for datagrams, which it is too long for now. */
+static void send_apart(struct sv_conn *conn, const struct sv_buf *buf, const struct sv_ip *ip)
+{
+    struct sv_buf *segment = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
+    struct sv_gso it;
+    size_t n;
+
+    if (!segment || sv_gso_init(&it, buf->data, sv_buf_len(buf), ip, buf->kind, buf->segment_size)) {
+        drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
+    } else {
+        while ((n = sv_gso_next(&it, segment->data))) {
+            sv_outbound_frame(conn, segment->data, n);
+        }
+    }
+    sv_buf_put(segment);
+}
+
 /* *slot may be taken. */
 static void transmit(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, size_t segments,
                      bool datagrams)
 {
     if (datagrams) {
         sv_cut_send(conn, slot, ip);
+    } else if ((*slot)->kind && !takes_super(conn, *slot)) {
+        send_apart(conn, *slot, ip);
     } else {
         send_frame(conn, *slot, segments);
     }
@@ -190,10 +228,9 @@ static bool takes_long(const struct sv_link *link, size_t len)
 
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
-    bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
-
-    return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
-           sv_buf_len(buf) <= SUPER_PLAIN_MAX && !takes_long(conn->link, sv_buf_len(buf));
+    return takes_super(conn, buf) && buf->segment_size >= SV_SUPER_SEGMENT_MIN &&
+           segments <= SV_SUPER_SEGMENTS_MAX && sv_buf_len(buf) <= SUPER_PLAIN_MAX &&
+           !takes_long(conn->link, sv_buf_len(buf));
 }
 
 static void forward(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, enum sv_class klass,

@@ -223,6 +223,9 @@ void sv_quic_conn_learn_path(struct sv_quic_conn *conn)
     if (path_mtu == conn->link.path_mtu && most == conn->link.datagram_max) {
         return;
     }
+    if (path_mtu < conn->link.path_mtu) {
+        conn->link.path_since = conn->side->now; /* a new one, whose MTU is looked for anew */
+    }
     conn->link.path_mtu = path_mtu;
     conn->link.datagram_max = most;
     if (conn->state == SV_QUIC_OPEN && conn->link.sink->on_path_mtu) {
@@ -509,7 +512,8 @@ void sv_quic_conn_init(struct sv_quic_conn *conn, struct sv_quic_side *side, con
                  .owner = owner,
                  .kind = SV_TRANSPORT_QUIC,
                  .encrypted = true,
-                 .opened_at = sv_quic_side_now(side)},
+                 .opened_at = sv_quic_side_now(side),
+                 .path_since = side->now},
         .side = side,
         .give_up_at = SV_NEVER,
         .stream = -1,

@@ -75,6 +75,7 @@ struct sv_link {
     uint16_t remote_port;
     uint8_t path_remote[16];                  /* the address at the other end of our socket */
     uint64_t opened_at;                       /* ns: accept or start of the connect */
+    uint64_t path_since;                      /* ns: since then the path may still prove larger */
     uint64_t datagrams_acked, datagrams_lost; /* of ours, as far as the transport knows */
     /* ns: the first sent since the peer last acknowledged anything; 0: none, or not known */
     uint64_t unacked_since;
