@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,9 +19,35 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait long begin first: at the end nothing would run beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+WAITING_SECS = 200  # of one worker, less than the tests take in all
+
+
+@pytest.hookimpl(trylast=True)  # those that are not asked for are gone then
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that wait long begin first, and some workers take them: at the end nothing would run beside them,
+    and at the beginning, if all workers waited, nothing either."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = itertools.chain(*shares(items, workers))
+
+
+def seconds(item: pytest.Item) -> int:
+    """How long it says that it takes; what says nothing takes a few."""
+    marker = item.get_closest_marker("long")
+    return int(marker.args[0]) if marker else 0
+
+
+def shares(items: list[pytest.Item], workers: int) -> Iterator[list[pytest.Item]]:
+    """The tests that each worker begins with, as `--dist worksteal` cuts the list."""
+    firsts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    waiting = firsts[: math.ceil(sum(map(seconds, items)) / WAITING_SECS)]
+    for item in sorted(filter(seconds, items), key=seconds, reverse=True):
+        min(waiting, key=lambda first: sum(map(seconds, first))).append(item)
+    rest = itertools.filterfalse(seconds, items)
+    left = len(items)
+    for number, first in enumerate(firsts):
+        size = left // (workers - number)
+        left -= size
+        yield first + list(itertools.islice(rest, max(0, size - len(first))))
 
 
 def missing_for_namespaces() -> str | None:

@@ -27,11 +27,25 @@ from tests.netns.certificates import self_signed
 from tests.raw import SocketDaemon, environment
 
 
+@contextmanager
+def dashboard_in(folder: Path) -> Iterator[Dashboard]:
+    """For a daemon whose hub is not started."""
+    with SocketDaemon(folder / "hub.sock"), Dashboard(folder / "hub.sock", folder) as running:
+        assert picture_comes(running, running.visitor().cookie, attached)
+        yield running
+
+
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
-    """For a daemon whose hub is not started."""
-    with SocketDaemon(tmp_path / "hub.sock"), Dashboard(tmp_path / "hub.sock", tmp_path) as running:
-        assert picture_comes(running, running.visitor().cookie, attached)
+    """One of its own."""
+    with dashboard_in(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    """One for all who leave nothing behind in it, wrong tokens neither."""
+    with dashboard_in(tmp_path_factory.mktemp("dashboard")) as running:
         yield running
 
 
@@ -85,11 +99,11 @@ def login_head(dashboard: Dashboard, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/api/session", "/api/events", "/api/export?id=a&format=wireguard"])
-def test_nothing_is_told_to_strangers(dashboard: Dashboard, path: str) -> None:
+def test_nothing_is_told_to_strangers(shared: Dashboard, path: str) -> None:
     """401, with or without an invented cookie; the page leads to the login."""
     for cookie in ("", "smartvpn_session=AAAA"):
-        assert dashboard.request("GET", path, Cookie=cookie).status == 401
-    assert dashboard.request("GET", "/").getheader("location") == "/login"
+        assert shared.request("GET", path, Cookie=cookie).status == 401
+    assert shared.request("GET", "/").getheader("location") == "/login"
 
 
 def test_the_token_opens(dashboard: Dashboard) -> None:
@@ -173,9 +187,9 @@ def test_sessions_are_bounded_and_grow_old() -> None:
         {"Sec_Fetch_Site": "cross-site"},
     ],
 )
-def test_other_sites_cannot_command(dashboard: Dashboard, changed: dict[str, str]) -> None:
+def test_other_sites_cannot_command(shared: Dashboard, changed: dict[str, str]) -> None:
     """Without the page's token, or from another origin: 403, and nothing was asked of the hub."""
-    visitor = dashboard.visitor()
+    visitor = shared.visitor()
     assert visitor.post("/api/clients", {"clientId": "eve"}, **changed).status == 403
     assert visitor.post("/api/clients", {"clientId": "eve"}).status == 409  # the hub is not started
 
@@ -186,17 +200,17 @@ def test_other_sites_cannot_log_in(dashboard: Dashboard) -> None:
     assert dashboard.login(Sec_Fetch_Site="cross-site").status == 403
 
 
-def test_only_known_names_are_served(dashboard: Dashboard) -> None:
+def test_only_known_names_are_served(shared: Dashboard) -> None:
     """A name that was pointed here to get behind the browser's same-origin rule is none of ours."""
-    for host in ("evil.example", f"evil.example:{dashboard.port}", "", "[::1", "127.0.0.1.evil.example"):
-        assert dashboard.request("GET", "/login", Host=host).status in (400, 421)
-    assert dashboard.request("GET", "/login", Host=f"localhost:{dashboard.port}").status == 200
+    for host in ("evil.example", f"evil.example:{shared.port}", "", "[::1", "127.0.0.1.evil.example"):
+        assert shared.request("GET", "/login", Host=host).status in (400, 421)
+    assert shared.request("GET", "/login", Host=f"localhost:{shared.port}").status == 200
 
 
 @pytest.mark.parametrize("path", ["/login", "/static/app.js", "/nowhere", "/api/session"])
-def test_every_answer_is_guarded(dashboard: Dashboard, path: str) -> None:
+def test_every_answer_is_guarded(shared: Dashboard, path: str) -> None:
     """The policy allows our own files only, no frames, no inline code; nothing is cached."""
-    answer = dashboard.request("GET", path)
+    answer = shared.request("GET", path)
     policy = str(answer.getheader("content-security-policy"))
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -237,6 +251,7 @@ HALF = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow"
 WHOLE = b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
+@pytest.mark.long(15)
 @pytest.mark.parametrize(
     "sent", [b"", HALF, WHOLE + HALF], ids=["nothing", "half a head", "half a second head"]
 )
@@ -270,6 +285,7 @@ def test_a_head_that_trickles_in(dashboard: Dashboard) -> None:
     pytest.fail("it was still open after a minute")
 
 
+@pytest.mark.long(20)
 def test_those_who_shake_no_hands(tmp_path: Path) -> None:
     """The same under TLS: 200 handshakes that do not come, plain HTTP, and one that does."""
     made = self_signed(tmp_path, "dashboard", "127.0.0.1")
@@ -291,6 +307,7 @@ def test_those_who_shake_no_hands(tmp_path: Path) -> None:
     assert "Traceback" not in dashboard.log
 
 
+@pytest.mark.long(35)
 def test_those_who_do_not_read(dashboard: Dashboard) -> None:
     """Requests without end whose answers nobody takes: the connection is ended."""
     with dashboard.connect() as way:
@@ -317,11 +334,11 @@ def test_those_who_do_not_read(dashboard: Dashboard) -> None:
         ("x" * 70_000, 413, "too long"),
     ],
 )
-def test_wrong_commands(dashboard: Dashboard, body: str, status: int, words: str) -> None:
+def test_wrong_commands(shared: Dashboard, body: str, status: int, words: str) -> None:
     """The field and the reason, and the dashboard lives on."""
-    visitor = dashboard.visitor()
+    visitor = shared.visitor()
     headers = {"Cookie": visitor.cookie, "X_CSRF_Token": visitor.csrf}
-    answer = dashboard.request("POST", "/api/clients", body, **headers)
+    answer = shared.request("POST", "/api/clients", body, **headers)
     assert answer.status == status
     assert words in json.loads(answer.text)["error"]  # type: ignore[attr-defined]
     assert visitor.get("/api/session").status == 200

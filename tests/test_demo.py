@@ -92,6 +92,7 @@ def nothing_is_left(pid: int, programs: list[str], folder: Path) -> None:
     assert list(Path("/etc/netns").glob(f"smartvpn-{pid}-*")) == []
 
 
+@pytest.mark.long(20)
 def test_it_shows_the_main_job(tmp_path: Path) -> None:
     """A client is made, comes in, reaches the internet as the hub, and every figure is told."""
     with demonstration(tmp_path) as process:

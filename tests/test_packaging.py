@@ -89,11 +89,12 @@ def unpacked_sdist(folder: Path) -> Path:
     return folder / archive.name.removesuffix(".tar.gz")
 
 
+@pytest.mark.long(20)
 def test_the_package_installs_from_a_source_distribution(tmp_path: Path) -> None:
     """The wheel built from it serves every CPython from 3.11 on, holds no C, and its daemon runs."""
     source = unpacked_sdist(tmp_path)
     pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source)
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source, CFLAGS="-O1")
     [wheel] = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"smartvpn-{smartvpn.__version__}-cp311-abi3-linux_")
     names = zipfile.ZipFile(wheel).namelist()

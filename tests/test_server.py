@@ -181,27 +181,24 @@ async def test_wireguard_peers_need_wireguard(server: VpnServer) -> None:
     assert await server.list_wg_peers() == []
 
 
-@pytest.mark.parametrize(
-    ("method", "arguments"),
-    [
-        ("get_client", ()),
-        ("remove_client", ()),
-        ("enable_client", ()),
-        ("disable_client", ()),
-        ("update_client", ({"description": "x"},)),
-        ("rotate_client_key", ()),
-        ("export_client_config", ("smartvpn",)),
-        ("disconnect_client", ()),
-        ("set_client_rate_limit", (1, 1)),
-        ("remove_client_rate_limit", ()),
-        ("get_client_telemetry", ()),
-    ],
-)
-async def test_an_unknown_client_is_named(
-    topology: Topology, method: str, arguments: tuple[object, ...]
-) -> None:
+NAMING_A_CLIENT: dict[str, tuple[object, ...]] = {
+    "get_client": (),
+    "remove_client": (),
+    "enable_client": (),
+    "disable_client": (),
+    "update_client": ({"description": "x"},),
+    "rotate_client_key": (),
+    "export_client_config": ("smartvpn",),
+    "disconnect_client": (),
+    "set_client_rate_limit": (1, 1),
+    "remove_client_rate_limit": (),
+    "get_client_telemetry": (),
+}
+
+
+async def test_an_unknown_client_is_named(server: VpnServer) -> None:
     """NOT_FOUND with the id, from every command that takes one."""
-    async with hub_on(topology) as server:
+    for method, arguments in NAMING_A_CLIENT.items():
         with pytest.raises(NotFoundError, match="'nobody'"):
             await getattr(server, method)("nobody", *arguments)
 
@@ -230,27 +227,26 @@ async def test_the_pool_ends(topology: Topology) -> None:
         assert (await server.create_client("late")).entry.assigned_ip == given[3]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        ({"client_id": ""}, "clientId"),
-        ({"client_id": "x" * 200}, "clientId"),
-        ({"assigned_ip": "10.9.0.1"}, "assignedIp"),
-        ({"assigned_ip": "10.8.0.1"}, "assignedIp"),
-        ({"assigned_ip": "10.8.0.0"}, "assignedIp"),
-        ({"assigned_ip": "ten"}, "assignedIp"),
-        ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "expiresAt"),
-        ({"security": {"ipAllowList": ["1.2.3.4.5"]}}, "ipAllowList"),
-        ({"security": {"destinationBlockList": ["10.0.0.9-10.0.0.1"]}}, "destinationBlockList"),
-        ({"security": {"maxConnections": 0}}, "maxConnections"),
-        ({"security": {"rateLimit": {"bytesPerSec": 0, "burstBytes": 1}}}, "bytesPerSec"),
-        ({"public_key": "AAAA"}, "publicKey"),
-        ({"priority": "high"}, "priority"),
-    ],
-)
-async def test_wrong_arguments_are_named(topology: Topology, arguments: dict[str, Any], field: str) -> None:
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"client_id": ""}, "clientId"),
+    ({"client_id": "x" * 200}, "clientId"),
+    ({"assigned_ip": "10.9.0.1"}, "assignedIp"),
+    ({"assigned_ip": "10.8.0.1"}, "assignedIp"),
+    ({"assigned_ip": "10.8.0.0"}, "assignedIp"),
+    ({"assigned_ip": "ten"}, "assignedIp"),
+    ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "expiresAt"),
+    ({"security": {"ipAllowList": ["1.2.3.4.5"]}}, "ipAllowList"),
+    ({"security": {"destinationBlockList": ["10.0.0.9-10.0.0.1"]}}, "destinationBlockList"),
+    ({"security": {"maxConnections": 0}}, "maxConnections"),
+    ({"security": {"rateLimit": {"bytesPerSec": 0, "burstBytes": 1}}}, "bytesPerSec"),
+    ({"public_key": "AAAA"}, "publicKey"),
+    ({"priority": "high"}, "priority"),
+]
+
+
+async def test_wrong_arguments_are_named(server: VpnServer) -> None:
     """ConfigError with the JSON field, and no client comes of it."""
-    async with hub_on(topology) as server:
+    for arguments, field in WRONG:
         with pytest.raises(ConfigError, match=field):
             await server.create_client(**({"client_id": "alice"} | arguments))
         assert (await server.list_registered_clients()).total == 0

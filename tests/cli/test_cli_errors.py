@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -90,13 +91,27 @@ def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> Iter
             yield (*path, name)
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def open_folder() -> Iterator[Path]:
     """A folder that every user may enter."""
     made = Path(tempfile.mkdtemp(prefix="svcli-"))
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Such a folder."""
+    with open_folder() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hub_not_started() -> Iterator[Path]:
+    """The socket of a daemon of root's that is asked for nothing but what it refuses."""
+    with open_folder() as place, SocketDaemon(place / "s.sock") as daemon, daemon.connect():
+        yield place / "s.sock"
 
 
 @pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
@@ -126,28 +141,25 @@ def test_no_daemon(arguments: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", NEED_A_DAEMON, ids=" ".join)
-def test_another_user(arguments: list[str], folder: Path) -> None:
+def test_another_user(arguments: list[str], hub_not_started: Path, folder: Path) -> None:
     """A daemon of root's: status 4, and the way to it; opened wide, it refuses all the same."""
-    path = folder / "s.sock"
-    words = [*arguments, "--socket", str(path)]
-    with SocketDaemon(path) as daemon, daemon.connect():
+    words = [*arguments, "--socket", str(hub_not_started)]
+    hub_not_started.chmod(0o600)
+    done = run(*words, prefix=AS_NOBODY, cwd=folder)
+    assert (done.status, "sudo" in done.one_line()) == (ExitCode.PERMISSION, True)
+    if arguments != ["down"]:
+        hub_not_started.chmod(0o666)
         done = run(*words, prefix=AS_NOBODY, cwd=folder)
-        assert (done.status, "sudo" in done.one_line()) == (ExitCode.PERMISSION, True)
-        if arguments != ["down"]:
-            path.chmod(0o666)
-            done = run(*words, prefix=AS_NOBODY, cwd=folder)
-            assert (done.status, "refuses this user" in done.one_line()) == (ExitCode.PERMISSION, True)
+        assert (done.status, "refuses this user" in done.one_line()) == (ExitCode.PERMISSION, True)
 
 
 @pytest.mark.parametrize(
     "arguments", [words for words in NEED_A_DAEMON if words[0] == "client"], ids=" ".join
 )
-def test_a_hub_that_is_not_started(arguments: list[str], folder: Path) -> None:
+def test_a_hub_that_is_not_started(arguments: list[str], hub_not_started: Path, folder: Path) -> None:
     """Status 6: the daemon is there, its hub is not; no file is left."""
-    path = folder / "s.sock"
-    with SocketDaemon(path) as daemon, daemon.connect():
-        done = run(*arguments, "--socket", path, cwd=folder)
-        assert (done.status, "not started" in done.one_line()) == (ExitCode.CONFLICT, True)
+    done = run(*arguments, "--socket", hub_not_started, cwd=folder)
+    assert (done.status, "not started" in done.one_line()) == (ExitCode.CONFLICT, True)
     assert list(folder.iterdir()) == []
 
 

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.c_library import run
 from tests.cli.test_cli_tunnel import ping
 from tests.netns.topology import HUB_OUTER, INTERNET, Topology
@@ -96,6 +98,7 @@ def checkout(folder: Path) -> Path:
     return tree
 
 
+@pytest.mark.long(20)
 def test_the_quick_start_ends_with_a_tunnel(topology: Topology, tmp_path: Path) -> None:
     """Each line as it stands: the client reaches the hub and, through it, the internet."""
     for role in ("hub", "client"):

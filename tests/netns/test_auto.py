@@ -382,16 +382,19 @@ async def outage(machine: Topology, seconds: float, **changes: Any) -> None:
         assert (await client.get_status()).assigned_ip == before.assigned_ip
 
 
+@pytest.mark.long(35)
 async def test_an_outage_over_quic(topology: Topology) -> None:
     """Half a minute without a network."""
     await outage(topology, 30, transportMode="quic")
 
 
+@pytest.mark.long(35)
 async def test_an_outage_over_websocket(topology: Topology) -> None:
     """Half a minute without a network."""
     await outage(topology, 30)
 
 
+@pytest.mark.long(35)
 async def test_an_outage_on_auto(topology: Topology) -> None:
     """Half a minute without a network."""
     await outage(topology, 30, transportMode="both")
@@ -430,6 +433,7 @@ async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any, mode:
             assert session.assigned_ip == address
 
 
+@pytest.mark.long(20)
 @pytest.mark.parametrize("mode", ["websocket", "quic"])
 async def test_a_hub_that_ends_each_session_at_once(topology: Topology, mode: str) -> None:
     """The client comes back every time, after pauses that grow: not in a tight loop."""

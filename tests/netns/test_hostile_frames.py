@@ -406,6 +406,7 @@ while True:
 """
 
 
+@pytest.mark.long(35)
 async def test_a_client_that_never_reads(topology: Topology) -> None:
     """Output blocked for 30 s ends the link; until then the hub keeps a bounded amount of it."""
     async with (
@@ -424,6 +425,7 @@ async def test_a_client_that_never_reads(topology: Topology) -> None:
         assert (await hub.server.get_statistics()).active_clients == 1
 
 
+@pytest.mark.long(20)
 async def test_an_idle_reader_wakes_up(topology: Topology) -> None:
     """A client that pauses its reading for a while loses packets, not its session."""
     async with (

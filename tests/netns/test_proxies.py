@@ -105,11 +105,12 @@ def listens(topology: Topology, port: int) -> None:
         time.sleep(0.05)
 
 
-def relay(topology: Topology, header: bytes, piece: int = 4096) -> None:
-    """A relay to the hub that puts the header in front of every connection."""
-    options = (HUB_OUTER, str(RELAY), header.hex(), str(piece))
+def relay(topology: Topology, header: bytes, piece: int = 4096, port: int = RELAY) -> str:
+    """A relay to the hub that puts the header in front of every connection; gives its URL."""
+    options = (HUB_OUTER, str(port), header.hex(), str(piece))
     topology.popen("hub", sys.executable, "-c", RELAY_PROGRAM, *options, stdout=subprocess.DEVNULL)
-    listens(topology, RELAY)
+    listens(topology, port)
+    return f"ws://{HUB_OUTER}:{port}/"
 
 
 def hub_behind(topology: Topology, trusted: Sequence[str] = LOCALHOST, **changes: Any) -> VpnServer:
@@ -117,9 +118,9 @@ def hub_behind(topology: Topology, trusted: Sequence[str] = LOCALHOST, **changes
     return hub_on(topology, listenAddr="127.0.0.1:7443", trustedProxies=list(trusted), **changes)
 
 
-async def alice(server: VpnServer, url: str, security: dict[str, Any] | None = None) -> ClientConfig:
+async def alice(server: VpnServer, url: str, **security: Any) -> ClientConfig:
     """A registered client's config for that URL."""
-    bundle = await server.create_client("alice", security=security or {})
+    bundle = await server.create_client("alice", security=security)
     return evolve(bundle.smartvpn_config, server_url=url)
 
 
@@ -129,12 +130,11 @@ async def remote_of(server: VpnServer) -> str:
     return client.remote_addr.rpartition(":")[0].strip("[]")
 
 
-async def check_traffic(topology: Topology, client: VpnClient) -> None:
+async def check_traffic(topology: Topology, client: VpnClient, config: ClientConfig | None = None) -> None:
     """Pings and streams pass both ways."""
-    result = await client.connect()
+    result = await client.connect(config)
     assert await answers(topology, GATEWAY)
     assert await answers(topology, result.assigned_ip, "hub")
-    serve_iperf(topology, "hub", "-B", GATEWAY)
     for direction in ((), ("-R",)):
         report = await iperf(topology, GATEWAY, "-n", "10M", *direction)
         assert report["sum_received"]["bytes"] > 1_000_000
@@ -145,6 +145,7 @@ async def test_ws_behind_nginx(topology: Topology, nginx: str) -> None:
     assert nginx
     async with hub_behind(topology) as server:
         config = await alice(server, f"ws://{HUB_OUTER}:{NGINX_WS}/some/path/below?and=query")
+        serve_iperf(topology, "hub", "-B", GATEWAY)
         async with client_on(topology, config) as client:
             await check_traffic(topology, client)
             assert await remote_of(server) == CLIENT_OUTER
@@ -155,6 +156,7 @@ async def test_wss_ends_at_nginx(topology: Topology, nginx: str) -> None:
     async with hub_behind(topology) as server:
         config = await alice(server, f"wss://{HUB_OUTER}:{NGINX_WSS}/some/path")
         pinned = evolve(config, server_cert_hash=nginx, transport=Transport.WEBSOCKET)
+        serve_iperf(topology, "hub", "-B", GATEWAY)
         async with client_on(topology, pinned) as client:
             await check_traffic(topology, client)
             assert await remote_of(server) == CLIENT_OUTER
@@ -180,29 +182,29 @@ async def test_untrusted_nginx_is_not_believed(topology: Topology, nginx: str) -
             assert await remote_of(server) == "127.0.0.1"
 
 
-@pytest.mark.parametrize(
-    ("security", "admitted"),
-    [
-        ({"ipAllowList": [CLIENT_OUTER]}, True),
-        ({"ipAllowList": ["127.0.0.1"]}, False),
-        ({"ipBlockList": ["10.99.0.*"]}, False),
-        ({"ipBlockList": ["127.0.0.1"]}, True),
-    ],
-)
-async def test_source_rules_see_the_real_source(
-    topology: Topology, nginx: str, security: dict[str, Any], admitted: bool
-) -> None:
+SOURCE_RULES: list[tuple[dict[str, list[str]], bool]] = [
+    ({"ipAllowList": [CLIENT_OUTER], "ipBlockList": []}, True),
+    ({"ipAllowList": ["127.0.0.1"], "ipBlockList": []}, False),
+    ({"ipAllowList": [], "ipBlockList": ["10.99.0.*"]}, False),
+    ({"ipAllowList": [], "ipBlockList": ["127.0.0.1"]}, True),
+]
+
+
+async def test_source_rules_see_the_real_source(topology: Topology, nginx: str) -> None:
     """ipAllowList and ipBlockList are held against the client's address, not nginx's."""
     assert nginx
     async with hub_behind(topology) as server:
-        config = await alice(server, f"ws://{HUB_OUTER}:{NGINX_WS}/some/path", security)
+        config = await alice(server, f"ws://{HUB_OUTER}:{NGINX_WS}/some/path")
         async with client_on(topology, config) as client:
-            if admitted:
-                await client.connect()
-                assert await remote_of(server) == CLIENT_OUTER
-            else:
-                with pytest.raises(UnauthorizedError, match="source"):
+            for security, admitted in SOURCE_RULES:
+                await server.update_client("alice", {"security": security})
+                if admitted:
                     await client.connect()
+                    assert await remote_of(server) == CLIENT_OUTER
+                else:
+                    with pytest.raises(UnauthorizedError, match="source"):
+                        await client.connect()
+                await client.disconnect()
 
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -232,28 +234,29 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("name", HEADERS)
-async def test_proxy_header(topology: Topology, name: str) -> None:
+async def test_proxy_header(topology: Topology) -> None:
     """A trusted proxy's header gives the source; without a source in it, or without it, the peer is."""
-    header, source = HEADERS[name]
-    relay(topology, header)
     async with hub_behind(topology) as server:
-        config = await alice(server, f"ws://{HUB_OUTER}:{RELAY}/")
+        config = await alice(server, "ws://192.0.2.1/")
+        serve_iperf(topology, "hub", "-B", GATEWAY)
         async with client_on(topology, config) as client:
-            await check_traffic(topology, client)
-            assert await remote_of(server) == source
+            for port, (header, source) in enumerate(HEADERS.values(), RELAY):
+                url = relay(topology, header, port=port)
+                await check_traffic(topology, client, evolve(config, server_url=url))
+                assert await remote_of(server) == source, header
+                await client.disconnect()
 
 
-@pytest.mark.parametrize("name", ["v1", "v2"])
-async def test_proxy_header_in_pieces(topology: Topology, name: str) -> None:
+async def test_proxy_header_in_pieces(topology: Topology) -> None:
     """A header that comes byte by byte is as good as one that comes at once."""
-    header, source = HEADERS[name]
-    relay(topology, header, piece=1)
     async with hub_behind(topology) as server:
-        config = await alice(server, f"ws://{HUB_OUTER}:{RELAY}/")
+        config = await alice(server, "ws://192.0.2.1/")
         async with client_on(topology, config) as client:
-            await client.connect()
-            assert await remote_of(server) == source
+            for port, name in enumerate(("v1", "v2"), RELAY):
+                header, source = HEADERS[name]
+                await client.connect(evolve(config, server_url=relay(topology, header, 1, port)))
+                assert await remote_of(server) == source
+                await client.disconnect()
 
 
 async def test_proxy_header_before_tls(topology: Topology, tmp_path: Path) -> None:
@@ -263,28 +266,30 @@ async def test_proxy_header_before_tls(topology: Topology, tmp_path: Path) -> No
     tls = {"tlsCert": certificate.cert_text, "tlsKey": certificate.key_text}
     async with hub_behind(topology, **tls) as server:
         config = await alice(server, f"wss://{HUB_OUTER}:{RELAY}/")
+        serve_iperf(topology, "hub", "-B", GATEWAY)
         async with client_on(topology, config) as client:
             await check_traffic(topology, client)
             assert await remote_of(server) == HEADERS["v2"][1]
 
 
-@pytest.mark.parametrize("name", ["v1", "v1-unknown", "v2", "v2-local"])
-async def test_untrusted_proxy_header(topology: Topology, name: str) -> None:
+async def test_untrusted_proxy_header(topology: Topology) -> None:
     """From a peer that is not trusted a PROXY header is no HTTP request: no tunnel."""
-    relay(topology, HEADERS[name][0])
     async with hub_behind(topology, trusted=["192.0.2.0/24"]) as server:
-        config = await alice(server, f"ws://{HUB_OUTER}:{RELAY}/")
+        config = await alice(server, "ws://192.0.2.1/")
         async with client_on(topology, config) as client:
-            with pytest.raises((UnreachableError, UnauthorizedError)):
-                await client.connect()
-        assert await server.list_clients() == []
+            for port, name in enumerate(("v1", "v1-unknown", "v2", "v2-local"), RELAY):
+                url = relay(topology, HEADERS[name][0], port=port)
+                with pytest.raises((UnreachableError, UnauthorizedError)):
+                    await client.connect(evolve(config, server_url=url))
+                assert await server.list_clients() == []
+                await client.disconnect()
 
 
 async def test_source_rules_see_the_header(topology: Topology) -> None:
     """A source that the header names and the block list forbids is refused."""
     relay(topology, HEADERS["v2"][0])
     async with hub_behind(topology) as server:
-        config = await alice(server, f"ws://{HUB_OUTER}:{RELAY}/", {"ipBlockList": ["198.51.100.0/24"]})
+        config = await alice(server, f"ws://{HUB_OUTER}:{RELAY}/", ipBlockList=["198.51.100.0/24"])
         async with client_on(topology, config) as client:
             with pytest.raises(UnauthorizedError, match="source"):
                 await client.connect()

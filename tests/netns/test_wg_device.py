@@ -221,7 +221,7 @@ async def test_rekey_under_load(topology: Topology, hub: str, load: tuple[str, .
         assert max(seen) > time.time() - 10
 
 
-@pytest.mark.long
+@pytest.mark.long(140)
 def test_the_other_side_rekeys(topology: Topology) -> None:
     """wireguard-go, by its own clock of 120 s, gives our device new keys while packets flow: none is lost."""
     serve_iperf(topology, "hub")
@@ -237,6 +237,7 @@ def test_the_other_side_rekeys(topology: Topology) -> None:
         assert 115 <= other.handshake(one) - first <= 135
 
 
+@pytest.mark.long(30)
 def test_keys_are_forgotten(topology: Topology) -> None:
     """After three times the keys' life nothing of a session is left, and the next packet makes a new one."""
     with pair(topology, FAST, FAST) as (one, other):

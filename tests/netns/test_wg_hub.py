@@ -188,6 +188,7 @@ async def test_nat(topology: Topology) -> None:
 # rules
 
 
+@pytest.mark.long(20)
 async def test_access_lists(topology: Topology) -> None:
     """Destinations on every packet, changed live; sources at the handshake and at a change of path."""
     async with wg_hub(topology) as server:
@@ -206,7 +207,7 @@ async def test_access_lists(topology: Topology) -> None:
             await eventually(lambda: answers(topology, GATEWAY6))
 
 
-@pytest.mark.long
+@pytest.mark.long(55)
 async def test_an_entry_that_may_not_come(topology: Topology) -> None:
     """Disabled, enabled, kicked, expired, with another key, removed: on the live session, at once."""
     async with wg_hub(topology) as server:
@@ -459,6 +460,7 @@ async def test_our_client_by_wireguard(topology: Topology, mode: str) -> None:
             assert await answers(topology, GATEWAY)
 
 
+@pytest.mark.long(30)
 async def test_our_client_and_a_hub_that_does_not_know_it(topology: Topology) -> None:
     """No answer is what WireGuard gives to strangers: the client says so, and leaves nothing behind."""
     async with wg_hub(topology) as server:

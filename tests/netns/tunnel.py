@@ -23,8 +23,8 @@ SUBNET, GATEWAY = "10.8.0.0/24", "10.8.0.1"
 SUBNET6, GATEWAY6 = "fd08::/64", "fd08::1"
 TUN = "smartvpn0"
 STDIO = {"transport": "stdio"}
-# Between two clients an iperf3 server does not listen for a moment, or ends the connection that waits.
-NOT_LISTENING = ("Connection refused", "control message: Connection reset")
+# Between two clients an iperf3 server is still busy, does not listen, or ends the connection that waits.
+NOT_LISTENING = ("server is busy", "Connection refused", "control message: Connection reset")
 
 
 def daemon(machine: Topology, role: str, mode: str, *more: str) -> list[str]:
