@@ -57,7 +57,7 @@ function drawHub(picture) {
   element("total-sent").textContent = statistics ? `${bytes(statistics.bytesSent)} in all` : "\u00a0";
   element("total-received").textContent = statistics ? `${bytes(statistics.bytesReceived)} in all` : "\u00a0";
   element("uptime").textContent = statistics ? duration(statistics.uptimeSeconds) : "–";
-  element("connections").textContent = statistics ? `${statistics.totalConnections} connections so far` : "\u00a0";
+  element("connections").textContent = statistics ? `${statistics.totalConnections} connection${statistics.totalConnections === 1 ? "" : "s"} so far` : "\u00a0";
 }
 
 // ---- the table ----
@@ -115,7 +115,7 @@ function linkOf(client, session) {
   if (!session) return [make("span", "muted", "–")];
   const telemetry = client.telemetry, quality = telemetry && telemetry.quality;
   const drops = telemetry ? telemetry.packetsDropped : 0, lost = drops ? ` · ${drops} dropped` : "";
-  if (!quality) return [make("span", "pill", "not measured"), make("div", "muted small", lost.slice(3))];
+  if (!quality) return [make("span", "pill", session.transport === "wireguard" ? "not measured" : "measuring …"), make("div", "muted small", lost.slice(3))];
   const grade = { healthy: "good", degraded: "fair", critical: "bad" }[quality.linkHealth];
   return [make("span", `pill ${grade}`, quality.linkHealth),
     make("div", "muted small", `${milliseconds(quality.srttMs)} ± ${milliseconds(quality.jitterMs)} · ${(quality.lossRatio * 100).toFixed(1)} % loss${lost}`)];

@@ -49,7 +49,7 @@ class TrafficChart {
       root.append(svg("line", { x1: left, x2: width - 4, y1: y(rate), y2: y(rate), class: "grid" }),
         svg("text", { x: left - 8, y: y(rate) + 4, class: "axis end" }, rate ? bits(rate) : "0"));
     }
-    for (let minute = 0; minute <= this.seconds / 60; minute++)
+    for (let minute = 0; minute <= this.seconds / 60; minute += width < 480 ? 2 : 1)
       root.append(svg("text", { x: x(end - minute * 60), y: height - 4, class: minute ? "axis middle" : "axis end" }, minute ? `−${minute} min` : "now"));
     for (const [series, name] of [[1, "sent"], [2, "received"]]) this.line(root, series, name, x, y);
     if (this.hover !== null && this.points.length) this.tip(root, x, y, width);

@@ -2,7 +2,7 @@
 /* Numbers and times as people read them. */
 
 function bytes(count) {
-  const units = ["B", "KB", "MB", "GB", "TB", "PB"];
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
   let unit = 0;
   while (count >= 1000 && unit < units.length - 1) { count /= 1000; unit++; }
   return `${unit === 0 ? Math.round(count) : count.toFixed(count < 10 ? 2 : count < 100 ? 1 : 0)} ${units[unit]}`;
