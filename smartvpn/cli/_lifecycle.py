@@ -17,7 +17,7 @@ from smartvpn.cli._values import FILE
 from smartvpn.commands import Mode
 from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.configfile import CLIENT_PATH, SERVER_PATH, AnyConfig, VpnConfig
-from smartvpn.errors import ConfigError, SmartVpnError
+from smartvpn.errors import ConfigError, ConflictError
 from smartvpn.types import TunnelState
 
 _CONFIG = click.argument("config", required=False, type=FILE)
@@ -86,10 +86,11 @@ def _begin(app: App, mode: Mode, config: AnyConfig) -> None:
             _begin_hub(app, config)
         else:
             _begin_tunnel(app, config)
-    except SmartVpnError as error:
-        if isinstance(error, ConfigError):
-            raise Failure(str(error), "correct the config", ExitCode.CONFIG) from None
-        raise
+    except ConfigError as error:
+        raise Failure(str(error), "correct the config", ExitCode.CONFIG) from None
+    except ConflictError as error:
+        who = "`ss -tulpn` shows by whom; " if "already in use" in str(error) else ""
+        raise Failure(str(error), f"{who}end that, or change the config", ExitCode.CONFLICT) from None
 
 
 def _begin_hub(app: App, config: ServerConfig) -> None:

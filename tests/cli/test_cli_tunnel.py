@@ -264,7 +264,7 @@ def test_an_up_that_fails_leaves_nothing(hub: Machine) -> None:
     assert taker.stdout is not None
     taker.stdout.readline()
     done = hub("up", hub.config, "--log", hub.log)
-    assert (done.status, "10.99.0.1:7000" in done.one_line()) == (6, True)
+    assert (done.status, "10.99.0.1:7000: Address already in use; `ss" in done.one_line()) == (6, True)
     assert hub("status").status == 3
     assert not hub.socket.exists()
 
