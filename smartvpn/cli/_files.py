@@ -21,6 +21,14 @@ def file_name(client_id: str) -> str:
     return safe.lstrip(".")[:100] or "client"
 
 
+def refuse_config(path: Path, *, force: bool) -> None:
+    """Raise Failure where a config is there already, which holds keys."""
+    if force:
+        refuse_unwritable([path])
+    else:
+        refuse_existing([path], "use it, or --force to replace it and lose its keys")
+
+
 def refuse_existing(paths: list[Path], fix: str = "use --force to replace it") -> None:
     """Raise Failure where one of them is there, or where its folder cannot be written."""
     for path in paths:

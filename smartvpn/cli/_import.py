@@ -13,7 +13,8 @@ from smartvpn._json import dump
 from smartvpn.cli import _host, _wgfile
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
-from smartvpn.cli._files import refuse_existing, refuse_unwritable, write_all
+from smartvpn.cli._files import refuse_config, write_all
+from smartvpn.cli._lifecycle import up_words
 from smartvpn.cli._values import FILE
 from smartvpn.cli._wgfile import Section
 from smartvpn.config import (
@@ -31,6 +32,7 @@ from smartvpn.keys import PrivateKey
 from smartvpn.types import Keypair
 
 _DEFAULT_PORT, _DEFAULT_MTU = 51820, 1420
+_HOOKS = ("PreUp", "PostUp", "PreDown", "PostDown")
 
 
 @click.command(cls=AppCommand, name="import")
@@ -38,7 +40,7 @@ _DEFAULT_PORT, _DEFAULT_MTU = 51820, 1420
 @click.option("--config", type=FILE, help="The config to write.")
 @click.option("--endpoint", metavar="HOST[:PORT]", help="What clients connect to.")
 @click.option("--registry", default=DEFAULT_REGISTRY, help=f"The registry's file ({DEFAULT_REGISTRY}).")
-@click.option("--force", is_flag=True, help="Replace a config that exists.")
+@click.option("--force", is_flag=True, help="Replace a config that exists; its keys are lost.")
 @pass_app
 def import_(
     app: App, source: Path, config: Path | None, endpoint: str | None, registry: str, force: bool
@@ -47,20 +49,21 @@ def import_(
     interface, peers = _wgfile.parse(_text(source), str(source))
     is_client = len(peers) == 1 and peers[0].one("endpoint") and interface.one("listenport") is None
     path = config or (CLIENT_PATH if is_client else SERVER_PATH)
-    (refuse_unwritable if force else refuse_existing)([path])
+    refuse_config(path, force=force)
     try:
         made = _client(interface, peers[0]) if is_client else _Hub.of(interface, peers, endpoint, registry)
     except ConfigError as error:
         raise Failure(f"{source}: {error}", "correct the file", ExitCode.CONFIG) from None
     if isinstance(made, ClientConfig):
         write_all({path: dump(made, indent=2) + "\n"}, replace=force)
-        app.say(f"wrote {path}: a client of {made.wg_endpoint}", path=str(path), mode="client")
+        done = f"wrote {path}: a client of {made.wg_endpoint}; start it with `{up_words(path)}`"
+        app.say(done, path=str(path), mode="client")
         return
     write_all({path: dump(made.config, indent=2) + "\n"}, replace=force)
     clients, others = made.config.clients, made.config.wg_peers
     app.say(
-        f"wrote {path}: {len(clients)} clients, {len(others)} other peers, which have no limits; "
-        "start it with `smartvpn up`",
+        f"wrote {path}: {_counted(len(clients), 'client')}, {_counted(len(others), 'other peer')}, "
+        f"which have no limits; start it with `{up_words(path)}`",
         path=str(path),
         mode="server",
         clients=[client.client_id for client in clients],
@@ -69,6 +72,10 @@ def import_(
     )
     for note in made.notes:
         app.hint(note)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _text(source: Path) -> str:
@@ -169,7 +176,7 @@ class _Hub:
                 clients.append(
                     _entry(peer, addresses, name, number, {client.client_id for client in clients})
                 )
-        if hooks := [name for name in ("preup", "postup", "predown", "postdown") if interface.many(name)]:
+        if hooks := [name for name in _HOOKS if interface.many(name.lower())]:
             notes.append(f"{', '.join(hooks)} not taken over: forwarding and NAT are the hub's own work")
         return cls(evolve(config, clients=clients, wg_peers=others), notes)
 

@@ -13,7 +13,8 @@ from smartvpn._json import dump
 from smartvpn.cli import _host
 from smartvpn.cli._app import App, AppCommand, pass_app
 from smartvpn.cli._errors import ExitCode, Failure
-from smartvpn.cli._files import refuse_existing, refuse_unwritable, write_all
+from smartvpn.cli._files import refuse_config, write_all
+from smartvpn.cli._lifecycle import up_words
 from smartvpn.cli._values import FILE
 from smartvpn.config import DEFAULT_REGISTRY, ServerConfig, TransportMode
 from smartvpn.configfile import SERVER_PATH
@@ -70,10 +71,7 @@ def init(
     """Make a hub's config: keys, subnet, endpoint. Asks only what this machine cannot tell."""
     made_folder = _folder(config)
     try:
-        if force:
-            refuse_unwritable([config])
-        else:
-            refuse_existing([config], "use it, or --force to replace it and lose its keys")
+        refuse_config(config, force=force)
         pair = Keypair.generate()
         hub = _checked(
             lambda: ServerConfig(
@@ -99,7 +97,7 @@ def init(
             made_folder.rmdir()
         raise
     app.say(
-        f"wrote {config}: {hub.subnet} behind {hub.server_endpoint}; start it with `smartvpn up`",
+        f"wrote {config}: {hub.subnet} behind {hub.server_endpoint}; start it with `{up_words(config)}`",
         path=str(config),
         subnet=hub.subnet,
         serverEndpoint=hub.server_endpoint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,12 @@ def load(path: Path) -> tuple[Mode, AnyConfig]:
         return mode, VpnConfig.validate_client_config(data)
     except ConfigError as error:
         raise Failure(f"{path}: {error}", "correct it", ExitCode.CONFIG) from None
+
+
+def up_words(path: Path) -> str:
+    """What starts the config: it need not be named at its usual place."""
+    usual = path in (SERVER_PATH, CLIENT_PATH)
+    return "smartvpn up" if usual else f"smartvpn up {shlex.quote(str(path))}"
 
 
 @click.command(cls=AppCommand)

@@ -62,7 +62,7 @@ def test_a_server_becomes_a_hub(tmp_path: Path) -> None:
     done = run(*words, "--json").json()
     assert done["clients"] == ["alice"]
     assert done["peers"] == [BOB.public_key.base64, SITE.public_key.base64]
-    assert any("postup" in note for note in done["notes"])
+    assert any("PostUp" in note for note in done["notes"])
     for reason in ("bob has a preshared key", "peer-3 has a network behind it (192.168.7.0/24)"):
         [note] = [note for note in done["notes"] if note.startswith(reason)]
         assert "WITHOUT limits" in note
