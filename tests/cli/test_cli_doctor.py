@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ def test_a_hub_that_has_everything(hub: Machine) -> None:
     assert (done.status, found["daemon"]) == (0, "ok")
     assert {"platform", "tun", "nftables", "clock", "config", "forwarding IPv4"} <= found.keys()
     assert "fail" not in found.values()
-    assert "WHAT TO DO" in hub("doctor", hub.config).out
+    for colour, setting in ((True, {}), (False, {"NO_COLOR": "1"})):
+        done, screen = hub.types("doctor", hub.config, **setting)
+        assert (done, "WHAT TO DO" in screen, "\x1b[32m" in screen) == (0, True, colour)
 
 
 def test_a_config_that_others_can_read(hub: Machine) -> None:
@@ -115,6 +121,28 @@ def test_the_hub_itself_answers_quic(hub: Machine, client: Machine) -> None:
     assert (check["verdict"], check["detail"]) == ("ok", "QUIC answers")
 
 
+def test_a_clock_that_goes_wrong(topology: Topology) -> None:
+    """A web server before the hub tells its time: an hour apart is a failure, no date is no check."""
+    listener = in_namespace(topology, "hub", lambda: socket.create_server((HUB_OUTER, 8080)))
+    dates = [f"Date: {formatdate(time.time() + apart, usegmt=True)}\r\n" for apart in (0, 3600)]
+
+    def serve() -> None:
+        for date in (*dates, ""):
+            way, _ = listener.accept()
+            with way:
+                way.recv(4096)
+                way.sendall(f"HTTP/1.1 404 Not Found\r\n{date}\r\n".encode())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    checks = [
+        in_namespace(topology, "client", lambda: _checks.clock_beside(HUB_OUTER, 8080)) for _ in range(3)
+    ]
+    thread.join()
+    listener.close()
+    assert [check and check.verdict for check in checks] == [Verdict.OK, Verdict.FAIL, None]
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
@@ -124,8 +152,6 @@ def test_the_hub_itself_answers_quic(hub: Machine, client: Machine) -> None:
 )
 def test_udp_is_known_by_its_answer(topology: Topology, answer: bytes, verdict: Verdict) -> None:
     """A Version Negotiation packet is a QUIC server's; other bytes prove nothing."""
-    import socket
-    import threading
 
     def bound() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from smartvpn.keys import PrivateKey
-from tests.cli.tool import Machine, environment, stock
+from tests.cli.tool import COMMAND, Machine, environment, stock
 from tests.netns.topology import Topology
 
 GATEWAY = "10.8.0.1"
@@ -77,6 +78,8 @@ def test_a_client_made_and_connected(up: Machine, client: Machine, topology: Top
     looks = up("top", "--count", "2", "--interval", "0.2").out
     assert looks.count("alice") == 2
     assert looks.count("CLIENT") == 2
+    done, screen = up.types("top", "--count", "2", "--interval", "0.2")
+    assert (done, "alice" in screen, "\x1b[?1049h" in screen) == (0, True, True)  # a screen of its own
     [row] = client("top", "--count", "1", "--json").json()
     assert row["address"] == "10.8.0.2"
     [listed] = up("client", "list", "--json").json()
@@ -89,6 +92,16 @@ def test_a_client_made_and_connected(up: Machine, client: Machine, topology: Top
     assert not up("client", "list", "--json").json()[0]["connected"]
     assert client("down").status == 0
     assert client("status").status == 3
+
+
+def test_init_asks_what_this_machine_cannot_tell(client: Machine) -> None:
+    """Its address is a private one, so others reach it by a name: one that can be one."""
+    words = ("init", "--config", client.config, "--registry", client.folder / "registry.db")
+    done, screen = client.types(*words, typed="no host\nvpn.example.org\n")
+    assert done == 0, screen
+    assert "'no host' is not a host name" in screen
+    assert screen.count("[10.99.0.2]") == 2
+    assert json.loads(client.config.read_text())["serverEndpoint"] == "vpn.example.org"
 
 
 def test_a_second_up_changes_nothing(up: Machine, client: Machine) -> None:
@@ -134,19 +147,22 @@ def test_the_life_of_a_client(up: Machine) -> None:
     exported = up("client", "export", "bob", "--format", "wireguard").out
     assert "# PrivateKey =" in exported
     assert json.loads(up("client", "export", "bob").out).get("clientPrivateKey") is None
+    assert "clientPrivateKey" not in up("client", "export", "bob", "--json").json()["config"]
     before = (up.folder / "bob.json").read_text()
     refused = up("client", "rotate", "bob")
     assert (refused.status, (up.folder / "bob.json").read_text()) == (6, before)
     assert up("client", "show", "bob", "--json").json()["entry"]["publicKey"] == entry["publicKey"]
-    assert up("client", "rotate", "bob", "--force").status == 0
+    assert up("client", "rotate", "bob", "--force", "--json").json()["files"] == ["bob.json", "bob.conf"]
     assert (up.folder / "bob.json").read_text() != before
     assert mode(up.folder / "bob.json") == 0o600
-    up("client", "disable", "bob")
+    assert up("client", "disable", "bob", "--json").json() == {"clientId": "bob", "enabled": False}
     assert up("client", "list", "--disabled", "--json").json()[0]["clientId"] == "bob"
     up("client", "enable", "bob")
     assert up("client", "list", "--disabled", "--json").json() == []
     assert "without a terminal" in up("client", "remove", "bob").one_line()
-    assert up("client", "remove", "bob", "--yes").status == 0
+    done, screen = up.types("client", "remove", "bob", typed="n\n")
+    assert (done, "nothing was changed" in screen) == (1, True)
+    assert up.types("client", "remove", "bob", typed="y\n")[0] == 0
     assert up("client", "list", "--json").json() == []
     assert up("client", "show", "bob").status == 5
 
@@ -320,3 +336,13 @@ def test_the_log_is_shown(up: Machine) -> None:
     assert lines == up.log.read_text().splitlines()[-2:]
     as_json = up("logs", "--file", up.log, "-n", "2", "--json").out.splitlines()
     assert [json.loads(line)["line"] for line in as_json] == lines
+    words = [*COMMAND, "logs", "--file", str(up.log), "-n", "0", "--follow"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as follower:
+        assert follower.stdout is not None
+        with up.log.open("a") as log:
+            while not select.select([follower.stdout], [], [], 0.2)[0]:
+                assert follower.poll() is None
+                print("once more", file=log, flush=True)
+        assert follower.stdout.readline() == "once more\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(60) == 130

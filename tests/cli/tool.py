@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -70,6 +72,23 @@ def run(
     )
 
 
+def on_terminal(words: list[str], typed: str, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
+    """The status and the screen of a command at a terminal, whose user types that."""
+    ours, its = pty.openpty()
+    ends = {"stdin": its, "stdout": its, "stderr": its}
+    with subprocess.Popen(
+        words, cwd=cwd, env=env | {"TERM": "xterm"}, start_new_session=True, **ends
+    ) as process:
+        os.close(its)
+        os.write(ours, typed.encode())
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal tells that nobody has it open any more
+            while more := os.read(ours, 65536):
+                shown += more
+        os.close(ours)
+        return process.wait(TIMEOUT), shown.decode()
+
+
 @contextmanager
 def stock(topology: Topology, text: str, folder: Path) -> Iterator[None]:
     """wg-quick and wireguard-go on the client's machine, with the file as it is but for DNS.
@@ -116,6 +135,12 @@ class Machine:
         prefix = self.topology.command(self.role, "env", f"STATE_DIRECTORY={self.folder}")
         words = (*arguments, "--socket", self.socket)
         return run(*words, prefix=tuple(prefix), cwd=self.folder, PATH=self.path, **env)
+
+    def types(self, *arguments: str | Path, typed: str = "", **env: str) -> tuple[int, str]:
+        """The command at a terminal there; its status, and what is on the screen."""
+        prefix = self.topology.command(self.role, "env", f"STATE_DIRECTORY={self.folder}")
+        words = [*prefix, *COMMAND, *map(str, arguments), "--socket", str(self.socket)]
+        return on_terminal(words, typed, self.folder, environment(PATH=self.path, **env))
 
     def init(self, *more: str) -> Any:
         """A hub's config that serves WebSocket and WireGuard."""
