@@ -151,7 +151,9 @@ async def hub(topology: Topology) -> Any:
 
 
 async def test_what_is_measured_is_told(topology: Topology, hub: VpnServer) -> None:
-    """Traffic through a tunnel shows at the hub's and at the client's series."""
+    """Traffic through a tunnel shows at the hub's and at the client's series, on this machine alone."""
+    [listener] = topology.run("hub", "ss", "-Htln", "sport", "=", f":{PORT}").stdout.splitlines()
+    assert f" 127.0.0.1:{PORT} " in listener
     bundle = await hub.create_client(
         'al"i\\ce', security={"rateLimit": {"bytesPerSec": 10**7, "burstBytes": 10**6}}
     )
