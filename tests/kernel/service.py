@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,13 @@ def sh(*words: str, check: bool = True) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
+
+
+def fails(*words: str) -> str:
+    """What a command complains of; it must not end well."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode, f"{' '.join(words)}: {done.stdout}"
+    return done.stderr
 
 
 def fact(unit: str, name: str) -> str:
@@ -58,9 +66,21 @@ def rights(unit: str) -> int:
     return int(next(line for line in lines if line.startswith("CapPrm")).split()[1], 16)
 
 
+def refused() -> None:
+    """Beside a daemon by hand, and with a port that is taken: the reason is told, and nothing of it stays."""
+    sh("smartvpn", "init", "--endpoint", "192.0.2.1", "--subnet", "10.8.0.0/24")
+    sh("smartvpn", "up")
+    assert "listens on /var/run/smartvpn.sock already" in fails("smartvpn", "service", "install")
+    sh("smartvpn", "down")
+    with socket.create_server(("0.0.0.0", 8080)):
+        told = fails("smartvpn", "service", "install")
+    assert f"{HUB} does not start: cannot listen on 0.0.0.0:8080: Address already in use" in told, told
+    assert fact(HUB, "LoadState") == "not-found"
+    assert list(Path("/etc/systemd/system").glob(f"**/{HUB}")) == []
+
+
 def installed() -> None:
     """The hub is active once it listens; a user of its own with two rights has the process and the socket."""
-    sh("smartvpn", "init", "--endpoint", "192.0.2.1", "--subnet", "10.8.0.0/24")
     print(sh("smartvpn", "service", "install"), flush=True)
     assert sh("systemctl", "is-active", HUB) == "active"
     assert sh("systemctl", "is-enabled", HUB) == "enabled"
@@ -147,7 +167,7 @@ def removed() -> None:
 
 def main() -> int:
     """The exit status."""
-    for step in (installed, with_a_dashboard, killed, watched, with_a_client, removed):
+    for step in (refused, installed, with_a_dashboard, killed, watched, with_a_client, removed):
         begun = time.monotonic()
         try:
             step()
