@@ -205,6 +205,25 @@ def connect_blocked(lab: Lab) -> list[float]:
     return took
 
 
+def resumes() -> list[tuple[str, str]]:
+    """What tests/netns/test_resume.py sees of a dropped link on a slow path: round trips, by transport."""
+    argv = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rP",
+        "-p",
+        "no:cacheprovider",
+        "tests/netns/test_resume.py",
+    )
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    found = re.findall(r"^resumed over (\w+): ([\d.]+) round trips", done.stdout, re.MULTILINE)
+    if done.returncode:
+        raise LabError(f"resume: {done.stdout}")
+    return sorted(found)
+
+
 def cpu(flows_: list[Flow]) -> str:
     """Medians of client and hub, s/GB."""
     client = statistics.median(f.client_cpu_per_gb for f in flows_)
@@ -271,6 +290,10 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
         ["UDP dropped under pings: longest silence, then over " + carrier, f"{gap:.2f} s"],
         ["connect on auto with UDP blocked, first", f"{blocked[0]:.0f} ms"],
         ["… again, median", f"{median(blocked[1:]):.0f} ms"],
+        *(
+            [f"a dropped link resumed over {name}, from the new transport on", f"{count} round trips"]
+            for name, count in resumes()
+        ),
     ]
     targets = [
         ("QUIC / WireGuard, one flow up", ratio, 0.5, True),
