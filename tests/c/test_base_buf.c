@@ -56,7 +56,7 @@ static void push_grows_to_the_front(void)
 
 static void bound_of_class(size_t room, uint32_t bound)
 {
-    struct sv_buf *bufs[SMALL_BOUND];
+    struct sv_buf *bufs[SMALL_BOUND] = {0};
     struct sv_buf_pool pool;
 
     sv_buf_pool_init(&pool, SMALL_BOUND, LARGE_BOUND);
