@@ -8,6 +8,7 @@
 #include "tests/c/quic_fixture.h"
 #include "tests/c/quic_forger.h"
 #include "tests/c/random.h"
+#include "tests/c/tls_certificate.h"
 
 enum frame_type {
     PING = 0x01,
@@ -683,6 +684,99 @@ static void fix_1154_a_server_that_goes_meanwhile(void)
     }
 }
 
+/* ---- 1193: a close for which a server has next to no bytes left, since its client has not proved its address ---- */
+
+/* As long as it takes for the server's first words to come near to what it may say. */
+static void take_certificate(size_t len)
+{
+    enum { NAME = 200 };
+    static struct tls_certificate made;
+    static char names[8192];
+    size_t at = 0;
+
+    for (size_t n; len; len -= n) {
+        n = len < 2 * NAME ? len : NAME;
+        at += (size_t)snprintf(names + at, sizeof names - at, "%sDNS:%0*zu", at ? "," : "", (int)n, len);
+    }
+    tls_certificate_make(&made, names);
+    memcpy(quic.cert, made.cert, sizeof quic.cert);
+    memcpy(quic.key, made.key, sizeof quic.key);
+}
+
+static size_t heard(void)
+{
+    uint8_t bytes[2048];
+    size_t sum = 0;
+    ssize_t n;
+
+    while ((n = recv(forger.fds[0], bytes, sizeof bytes, MSG_DONTWAIT)) > 0) {
+        sum += (size_t)n;
+    }
+    return sum;
+}
+
+/* The server's turns until it has nothing more to say. */
+static size_t hear_all(void)
+{
+    size_t sum = 0, more;
+
+    do {
+        for (unsigned i = 0; i < 4; i++) {
+            uv_run(&quic.loop.uv, UV_RUN_NOWAIT);
+        }
+        more = heard();
+        sum += more;
+    } while (more);
+    return sum;
+}
+
+/* Bytes of the server's close; *left is what it might have said. */
+static size_t hear_close(size_t *left)
+{
+    uint8_t first[SV_QUIC_PAYLOAD_MAX];
+    ngtcp2_path_storage path;
+    ngtcp2_ssize n;
+
+    quic_open_loop();
+    CHECK_EQ(quic_open_server_at("127.0.0.1:0"), 0);
+    forger_aim(&quic.loop, sv_quic_server_port(quic.server));
+    forger_dial();
+    ngtcp2_path_storage_zero(&path);
+    n = ngtcp2_conn_write_pkt(forger.conn.quic, &path.path, NULL, first, sizeof first,
+                              sv_quic_side_now(&forger.side));
+    forger_require(n > 0);
+    forger_put(first, (size_t)n);
+    QUIC_WAIT(sv_quic_server_counters(quic.server)->accepted == 1);
+    *left = 3 * (size_t)n - hear_all();
+    sv_quic_server_close(quic.server);
+    quic.server = NULL;
+    n = (ngtcp2_ssize)heard();
+    forger_close();
+    quic_close_all();
+    return (size_t)n;
+}
+
+/* A close is up to three packets, and each of them may be the one that there is no room for. */
+static void fix_1193_a_close_with_next_to_no_credit(void)
+{
+    enum { SHORTEST = 2000, LONGEST = 4000, NEAR = 160, FAR_STEP = 20, NEAR_STEP = 2 };
+    size_t none = 0, cut = 0, whole = 0, most = 0, left = SIZE_MAX;
+
+    for (size_t len = SHORTEST; left && len<LONGEST; len += left> NEAR ? FAR_STEP : NEAR_STEP) {
+        size_t said;
+
+        take_certificate(len);
+        said = hear_close(&left);
+        CHECK(said <= left);
+        most = said > most ? said : most;
+        none += !said;
+        whole += said == most;
+        cut += said && said < most;
+    }
+    CHECK(!left && none && cut && whole);
+    quic.cert[0] = 0;
+}
+
 typedef void (*first_frames)(void);
 
 static void first_far_away(void)
@@ -889,6 +983,7 @@ int main(void)
     RUN(fix_647_losses_and_moves);
     RUN(fix_1154_a_close_at_the_handshakes_end);
     RUN(fix_1154_a_server_that_goes_meanwhile);
+    RUN(fix_1193_a_close_with_next_to_no_credit);
     RUN(fix_1746_first_packets_of_anything);
     RUN(fix_904_early_data_that_nobody_agreed_to);
     RUN(fix_901_a_server_that_is_silent);

@@ -8,14 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TLS_TEXT = 8192 };
+
 struct tls_certificate {
-    char cert[4096], key[4096]; /* PEM */
-    uint8_t hash[32];           /* SHA-256 of the DER */
+    char cert[TLS_TEXT], key[TLS_TEXT]; /* PEM */
+    uint8_t hash[32];                   /* SHA-256 of the DER */
 };
 
-static inline void tls_to_text(BIO *bio, char text[4096])
+static inline void tls_to_text(BIO *bio, char text[TLS_TEXT])
 {
-    int n = BIO_read(bio, text, 4095);
+    int n = BIO_read(bio, text, TLS_TEXT - 1);
 
     text[n > 0 ? n : 0] = '\0';
     BIO_free(bio);
