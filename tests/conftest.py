@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,13 +18,9 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-WAITING_SECS = 200  # of one worker, less than the tests take in all
-
-
 @pytest.hookimpl(trylast=True)  # those that are not asked for are gone then
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that wait long begin first, and some workers take them: at the end nothing would run beside them,
-    and at the beginning, if all workers waited, nothing either."""
+    """Tests that wait long begin first: at the end nothing would run beside them."""
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     items[:] = itertools.chain(*shares(items, workers))
 
@@ -37,9 +32,12 @@ def seconds(item: pytest.Item) -> int:
 
 
 def shares(items: list[pytest.Item], workers: int) -> Iterator[list[pytest.Item]]:
-    """The tests that each worker begins with, as `--dist worksteal` cuts the list."""
+    """The tests that each worker begins with, as `--dist worksteal` cuts the list.
+
+    Half of the workers take those that wait long, since while all waited the processor would rest.
+    """
     firsts: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    waiting = firsts[: math.ceil(sum(map(seconds, items)) / WAITING_SECS)]
+    waiting = firsts[: max(1, workers // 2)]
     for item in sorted(filter(seconds, items), key=seconds, reverse=True):
         min(waiting, key=lambda first: sum(map(seconds, first))).append(item)
     rest = itertools.filterfalse(seconds, items)

@@ -267,6 +267,7 @@ def test_those_who_dawdle_are_in_nobodys_way(dashboard: Dashboard, sent: bytes) 
     assert "Traceback" not in dashboard.log
 
 
+@pytest.mark.long(12)
 def test_a_head_that_trickles_in(dashboard: Dashboard) -> None:
     """A byte now and then buys no time."""
     with dashboard.connect() as way:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import segno
-
 _QUIET_ZONE = 4
 # Light modules are drawn and dark ones left black, upper and lower one of each letter.
 _LETTERS = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
@@ -12,6 +10,8 @@ _WHITE_ON_BLACK, _RESET = "\x1b[97;40m", "\x1b[0m"
 
 def qr_text(text: str, *, colours: bool) -> str | None:
     """The code's lines, None for too long a text; with `colours` it is right on a bright terminal too."""
+    import segno  # here, since a code is seldom asked for
+
     try:
         code = segno.make_qr(text, error="l")
     except segno.DataOverflowError:

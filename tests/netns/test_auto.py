@@ -433,7 +433,7 @@ async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any, mode:
             assert session.assigned_ip == address
 
 
-@pytest.mark.long(20)
+@pytest.mark.long(12)
 @pytest.mark.parametrize("mode", ["websocket", "quic"])
 async def test_a_hub_that_ends_each_session_at_once(topology: Topology, mode: str) -> None:
     """The client comes back every time, after pauses that grow: not in a tight loop."""

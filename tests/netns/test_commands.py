@@ -324,6 +324,7 @@ def test_why_a_connect_fails(topology: Topology, hub: DaemonProcess, client: Dae
     assert again[0] == "INVALID_STATE"
 
 
+@pytest.mark.long(12)
 def test_a_hub_that_never_answers(topology: Topology, client: DaemonProcess) -> None:
     """What accepts and says nothing is given up."""
     silent = topology.popen("hub", "python3", "-c", LISTENER, stdout=-1)

@@ -43,6 +43,7 @@ by_family = pytest.mark.parametrize(
 
 
 @by_family
+@pytest.mark.long(12)
 async def test_a_destination_is_denied(
     topology: Topology, patterns: list[str], internet: str, gateway: str
 ) -> None:
@@ -56,6 +57,7 @@ async def test_a_destination_is_denied(
 
 
 @by_family
+@pytest.mark.long(12)
 async def test_only_what_is_allowed_is_reached(
     topology: Topology, patterns: list[str], internet: str, gateway: str
 ) -> None:
@@ -133,6 +135,7 @@ async def test_sources_are_checked(topology: Topology, mode: str) -> None:
 
 
 @natively
+@pytest.mark.long(12)
 async def test_the_host_itself_is_closed(topology: Topology, mode: str) -> None:
     """Without allowHostAccess clients reach ICMP and DNS on the gateway, and nothing else on the hub."""
     async with tunnel_on(topology, allowHostAccess=False, enableNat=True, transportMode=mode):

@@ -54,6 +54,7 @@ async def test_frames_between_init_and_switch_keys(topology: Topology) -> None:
         await pings(session)
 
 
+@pytest.mark.long(12)
 async def test_a_second_rekey_chains_on_the_first(topology: Topology) -> None:
     """Its prologue ends with the first rekey's hash; 10 s lie between them."""
     async with hub_at(topology) as hub, hub.session(await hub.register("alice")) as session:
@@ -71,6 +72,7 @@ async def test_a_rekey_too_soon_is_an_offence(topology: Topology) -> None:
         assert (await session.disconnected())[0] == 11
 
 
+@pytest.mark.long(12)
 async def test_a_second_init_before_switch_keys_is_an_offence(topology: Topology) -> None:
     """However long after the first: code 11, under the hub's new key."""
     async with hub_at(topology) as hub, hub.session(await hub.register("alice")) as session:
