@@ -34,6 +34,12 @@ PKGS     += gnutls
 CPPFLAGS += -DSV_HAVE_QUIC -DNGTCP2_STATICLIB -I$(CACHE)/ngtcp2/include
 NGTCP2   := $(CACHE)/ngtcp2/lib/libngtcp2_crypto_gnutls.a $(CACHE)/ngtcp2/lib/libngtcp2.a
 endif
+# What wheels carry: a libwebsockets that needs no plugin (vendor/libwebsockets).
+ifdef LWS
+PKGS     := $(filter-out libwebsockets,$(PKGS))
+CPPFLAGS += -I$(LWS)/include
+LIBS     += -L$(LWS)/lib -lwebsockets
+endif
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 

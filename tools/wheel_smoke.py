@@ -32,8 +32,12 @@ def foreign_libraries() -> set[str]:
     return {path for path in loaded if core.search(path) and not path.startswith(ours)}
 
 
-async def sessions() -> str:
-    """Hub and client, as the daemon makes them. Returns what the client was told, by each transport."""
+async def sessions() -> tuple[str, set[str]]:
+    """Hub and client, as the daemon makes them.
+
+    Returns what the client was told, by each transport, and the foreign libraries of that time: plugins are
+    gone again when it is over.
+    """
     key = PrivateKey.generate()
     config = ServerConfig(
         listen_addr="127.0.0.1:7443",
@@ -55,7 +59,7 @@ async def sessions() -> str:
             assert (await hub.get_statistics(NoParams())).active_clients == 1
             told.append(f"{result.assigned_ip} over {result.transport}")
             await tunnel.disconnect(NoParams())
-        return ", ".join(told)
+        return ", ".join(told), foreign_libraries()
     finally:
         await tunnel.stop()
         await hub.stop()
@@ -66,8 +70,9 @@ def main() -> int:
     key = PrivateKey.generate()
     assert PublicKey(str(key.public_key)) == key.public_key
     assert has_quic()
-    words = asyncio.run(sessions()) if "--session" in sys.argv else "no session tried"
-    foreign = foreign_libraries()
+    words, foreign = "no session tried", foreign_libraries()
+    if "--session" in sys.argv:
+        words, foreign = asyncio.run(sessions())
     print(f"smartvpn {smartvpn.__version__} on {platform.machine()}: {aead_name()}; {words}")
     if foreign:
         print(f"taken from the system: {', '.join(sorted(foreign))}", file=sys.stderr)
