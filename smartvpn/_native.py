@@ -297,13 +297,18 @@ class NativeClient(_Engine):
         *,
         instance: bytes,
         websocket_first: bool = False,
+        handshake_secs: float = 0,
         tun_name: str | None = None,
     ) -> Self:
-        """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words."""
+        """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words.
+
+        An attempt is given up after `handshake_secs`; 0 is 10 s.
+        """
         out = ffi.new("sv_engine **")
         with write.Memory() as memory:
             c = write.client_config(memory, config, instance=instance, websocket_first=websocket_first)
             c.tun_name = memory.text(tun_name)
+            c.handshake_timeout_ms = round(handshake_secs * 1000)
             check(lib.sv_client_open(out, c))
         return cls(out[0])
 

@@ -330,6 +330,8 @@ class VpnBridge:
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._connection.request(command, params)
+        except VpnTimeoutError:  # is what the daemon answered
+            raise
         except TimeoutError:
             raise VpnTimeoutError(f"{command.method}: no answer in {seconds:g} s") from None
         return _result(command, answer)
