@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -29,6 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from smartvpn._json import to_json  # noqa: E402
 from smartvpn.config import ClientEntry  # noqa: E402
 from smartvpn.keys import PrivateKey, encode_key  # noqa: E402
 from smartvpn.registry.sqlite import SqliteRegistry  # noqa: E402
@@ -37,6 +39,7 @@ FEW = 100
 CALLS = 2000
 OUTSTANDING = 32
 PAGE = 100
+PATTERNS = 100_000
 DAEMON = (sys.executable, "-P", "-m", "smartvpn.daemon")
 DEADLINE_SECS = 120
 
@@ -55,15 +58,22 @@ class Hub:
             env={**os.environ, "PYTHONPATH": str(ROOT), "STATE_DIRECTORY": str(folder)},
             stderr=(folder / "log").open("w"),
         )
-        self.socket = _connected(path, self.process)
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = _connected(self.folder / "s.sock", self.process)
         self._lines = self.socket.makefile("rb")
         self._number = 0
         self.receive()
 
-    def close(self) -> None:
-        """End it."""
+    def disconnect(self) -> None:
+        """End the connection alone."""
         self._lines.close()
         self.socket.close()
+
+    def close(self) -> None:
+        """End it."""
+        self.disconnect()
         self.process.terminate()
         self.process.wait(DEADLINE_SECS)
 
@@ -90,6 +100,26 @@ class Hub:
         """The result of a command."""
         self.send(method, params)
         return self.answer()["result"]
+
+    @classmethod
+    def again(cls, hub: Hub) -> Hub:
+        """Another connection to the same daemon."""
+        other = cls.__new__(cls)
+        other.folder, other.process = hub.folder, hub.process
+        other._connect()
+        return other
+
+    def ask(self, method: str, params: Any) -> int:
+        """Bytes of the command or its answer, whichever is more; it may be refused."""
+        self._number += 1
+        request = json.dumps({"id": str(self._number), "method": method, "params": params}).encode() + b"\n"
+        self.socket.sendall(request)
+        size = 0
+        while True:
+            line = self._lines.readline()
+            size += len(line)
+            if line.startswith(b'{"id":"%d","success"' % self._number):
+                return max(size, len(request))
 
     def start(self) -> float:
         """Seconds that the command `start` takes."""
@@ -234,6 +264,7 @@ def measure(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
         yield f"`start` with {count:,} clients", f"{many.start():.2f} s", "< 5 s"
         yield "memory of the daemon then", f"{many.memory / 2**20:.0f} MB", ""
         yield from _reads(many, count)
+        yield from _beside_long_ones(many, count)
         yield from _updates(few, many, count)
         yield from _creates(many)
 
@@ -246,6 +277,59 @@ def _reads(hub: Hub, count: int) -> Iterator[tuple[str, str, str]]:
         times = timed(lambda _, asked=asked: hub.call("listRegisteredClients", asked), 40)
         figures = f"{times.median_ms:.1f} · {max(times.seconds) * 1000:.1f} ms"
         yield f"`listRegisteredClients`, a page of {PAGE}: {name}, median · longest", figures, "< 50 ms"
+
+
+class Bystander:
+    """Asks for the status all the time, over a connection of its own; `longest` is its longest wait."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = Hub.again(hub)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.longest = 0.0
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            began = time.perf_counter()
+            self._hub.call("getStatus")
+            self.longest = max(self.longest, time.perf_counter() - began)
+
+    def __enter__(self) -> Bystander:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._hub.disconnect()
+
+
+def _long_commands(count: int) -> Iterator[tuple[str, str, Any]]:
+    """What takes long: words, method, params; the last one is refused."""
+    patterns = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(PATTERNS)]
+    security = {"destinationBlockList": patterns}
+    yield (
+        f"`createClient` with {PATTERNS:,} patterns",
+        "createClient",
+        {"clientId": "l", "security": security},
+    )
+    yield "`getClient` of that one", "getClient", {"clientId": "l"}
+    yield "`removeClient` of it", "removeClient", {"clientId": "l"}
+    yield "`listClients`", "listClients", None
+    yield f"`listRegisteredClients`, all {count:,}", "listRegisteredClients", None
+    yield "the same as a stream", "listRegisteredClients", {"stream": True}
+    seeds = [to_json(_entry(number)) for number in range(count)]
+    yield f"`start` with {count:,} clients, refused", "start", {"clients": seeds}
+
+
+def _beside_long_ones(hub: Hub, count: int) -> Iterator[tuple[str, str, str]]:
+    for words, method, params in _long_commands(count):
+        with Bystander(hub) as bystander:
+            began = time.perf_counter()
+            size = hub.ask(method, params)
+            took = time.perf_counter() - began
+        figures = f"{size / 1e6:.1f} MB · {took:.2f} s · {bystander.longest * 1000:.0f} ms"
+        yield f"longest wait of `getStatus` beside {words}: size, time, wait", figures, ""
 
 
 def _updates(few: Hub, many: Hub, count: int) -> Iterator[tuple[str, str, str]]:

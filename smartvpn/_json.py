@@ -9,9 +9,10 @@ where they are the default.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from json import decoder, scanner
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -33,6 +34,10 @@ from smartvpn.types import UNSET, Unset
 
 JsonValue: TypeAlias = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 T = TypeVar("T")
+
+_SHORT_TEXT = 2048
+_DECODER: Any = decoder  # their parts are not in the type stubs
+_SCANNER: Any = scanner
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 
@@ -50,7 +55,15 @@ def to_json(value: object) -> Any:
     return _CONVERTER.unstructure(value)
 
 
-def parse(text: str | bytes) -> Any:
+def members(value: attrs.AttrsInstance) -> Iterator[tuple[str, Any]]:
+    """What `to_json` would write of an object: names, and values that are not written yet."""
+    for field in attrs.fields(type(value)):
+        item = getattr(value, field.name)
+        if not _left_out(item, field.default):
+            yield camel_case(field.name), item
+
+
+def parse(text: str | bytes | bytearray) -> Any:
     """Parsed JSON. Raises ValueError, also for NaN, numbers without end, and nesting without end."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -60,10 +73,53 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("not UTF-8") from None
 
 
+def parse_long(text: str | bytes | bytearray) -> Any:
+    """As `parse`, for a thread beside others. Raises ValueError as it does."""
+    try:
+        if not isinstance(text, str):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _InTurns().decode(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+
+
+class _InTurns(json.JSONDecoder):
+    """Reads as any other. The C scanner lets no other thread run before it returns: it gets what is short."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_constant=_refuse_constant)
+        self._scan_short: Any = _SCANNER.make_scanner(self)
+        self.parse_object = self._object_in_turns
+        self.parse_array = self._array_in_turns
+        self.scan_once = _SCANNER.py_make_scanner(self)
+
+    def _object_in_turns(self, place: tuple[str, int], *how: Any) -> Any:
+        return self._short(*place) or _DECODER.JSONObject(place, *how)
+
+    def _array_in_turns(self, place: tuple[str, int], *how: Any) -> Any:
+        return self._short(*place) or _DECODER.JSONArray(place, *how)
+
+    def _short(self, text: str, inside: int) -> tuple[Any, int] | None:
+        """The object or list that begins before `inside`, and its end, where that is near and all is well."""
+        begin = inside - 1
+        try:
+            value, length = self._scan_short(text[begin : begin + _SHORT_TEXT], 0)
+        except (StopIteration, ValueError, RecursionError):
+            return None
+        return value, begin + length
+
+
 def dump(value: object, indent: int | None = None) -> str:
     """JSON text of an attrs object, ASCII only."""
     separators = (",", ":") if indent is None else None
     return json.dumps(to_json(value), indent=indent, separators=separators, allow_nan=False)
+
+
+def dump_pieces(value: object) -> Iterator[str]:
+    """What `dump` writes, in pieces: all of it at once would let no other thread run."""
+    return json.JSONEncoder(separators=(",", ":"), allow_nan=False).iterencode(to_json(value))
 
 
 def _refuse_constant(name: str) -> None:

@@ -205,17 +205,17 @@ class NativeServer(_Engine):
             ip_capacity = ip_count[0] + _SESSIONS_AT_ONCE
 
     def put_client(
-        self, entry: ClientEntry, *, assigned_ip: str | None, agreed: bool = False
+        self, entry: ClientEntry, *, assigned_ip: str | None, agreed: bool = False, limit_anew: bool = False
     ) -> tuple[str, str | None]:
         """Add the client or replace its entry; its address and IPv6 address come back.
 
         `agreed`: it was checked and written, its address is its own or held. Where it cannot be put even so,
-        the client is taken out, and the address is held.
+        the client is taken out, and the address is held. `limit_anew`: what `set_rate_limit` said ends.
         Raises ConflictError for a key or address of another, PoolExhaustedError, ConfigError.
         """
         memory = write.Memory()
         c = write.client_entry(memory, entry)
-        c.assigned_ip, c.agreed = memory.text(assigned_ip), agreed
+        c.assigned_ip, c.agreed, c.limit_anew = memory.text(assigned_ip), agreed, limit_anew
         addr4, addr6 = ffi.new("char[64]"), ffi.new("char[64]")
         check(lib.sv_hub_put_client(self._handle, c, addr4, addr6))
         return read.text(addr4), read.text(addr6) or None
@@ -297,13 +297,18 @@ class NativeClient(_Engine):
         *,
         instance: bytes,
         websocket_first: bool = False,
+        handshake_secs: float = 0,
         tun_name: str | None = None,
     ) -> Self:
-        """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words."""
+        """Make the device and begin to connect; events tell the rest. Raises SmartVpnError with words.
+
+        An attempt is given up after `handshake_secs`; 0 is 10 s.
+        """
         out = ffi.new("sv_engine **")
         with write.Memory() as memory:
             c = write.client_config(memory, config, instance=instance, websocket_first=websocket_first)
             c.tun_name = memory.text(tun_name)
+            c.handshake_timeout_ms = round(handshake_secs * 1000)
             check(lib.sv_client_open(out, c))
         return cls(out[0])
 

@@ -14,7 +14,7 @@ from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings, overhead_bytes
 from smartvpn.config import ClientConfig, Transport
-from smartvpn.errors import UnreachableError
+from smartvpn.errors import UnreachableError, VpnTimeoutError
 from smartvpn.keys import decode_key
 from smartvpn.network import Network
 from smartvpn.types import ConnectionQuality, ConnectResult, MtuInfo, TunnelState
@@ -67,13 +67,13 @@ class WireGuardTunnel:
         return cls(config, engine, endpoint, report)
 
     async def up(self, seconds: float) -> ConnectResult:
-        """Shake hands, then set addresses, routes and DNS. Raises UnreachableError after `seconds`."""
+        """Shake hands, then set addresses, routes and DNS. Raises VpnTimeoutError after `seconds`."""
         self.engine.connect()
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._first)
         except TimeoutError:
-            raise UnreachableError(f"{self.server} does not answer: wrong keys, or no way to it") from None
+            raise VpnTimeoutError(f"{self.server} does not answer: wrong keys, or no way to it") from None
         elapsed = (asyncio.get_running_loop().time() - self._began) * 1000
         self.settings = self._tunnel_settings(elapsed)
         await self._configure(self.settings)

@@ -174,7 +174,7 @@ class _Connection:
             if isinstance(line, LineTooLong):
                 _LOG.warning("a line of the daemon was too long and is lost")
             else:
-                self._receive_line(line)
+                self._receive_line(bytes(line))
 
     def _receive_line(self, line: bytes) -> None:
         """A line that is no message, such as an event of a newer daemon, harms no other."""
@@ -330,6 +330,8 @@ class VpnBridge:
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._connection.request(command, params)
+        except VpnTimeoutError:  # is what the daemon answered
+            raise
         except TimeoutError:
             raise VpnTimeoutError(f"{command.method}: no answer in {seconds:g} s") from None
         return _result(command, answer)

@@ -135,6 +135,12 @@ class ClientSecurity:
     max_connections: int = field(default=1, validator=valid(integer(1, check.UINT16_MAX)))
     rate_limit: RateLimit | None = field(default=None, validator=optional(check.instance(RateLimit)))
 
+    @property
+    def pattern_count(self) -> int:
+        """How long its lists are together."""
+        sources = len(self.ip_allow_list) + len(self.ip_block_list)
+        return sources + len(self.destination_allow_list) + len(self.destination_block_list)
+
 
 @frozen(kw_only=True)
 class ClientEntry:

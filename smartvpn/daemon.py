@@ -19,7 +19,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,16 @@ from smartvpn.events import Event, Ready
 from smartvpn.hub import Hub
 from smartvpn.ipc import (
     PROTOCOL_VERSION,
+    Line,
     Refusal,
     Request,
     RequestReader,
     encode_error,
     encode_event,
-    encode_result,
+    encode_long_result,
     encode_stream,
     is_long,
+    takes_long,
 )
 from smartvpn.network import Network
 from smartvpn.tunnel import Tunnel
@@ -142,7 +144,7 @@ class Connection:
     def __init__(self, daemon: Daemon, read: Read, write: Write) -> None:
         self._daemon = daemon
         self._read = read
-        self._write_line = write
+        self._write_part = write
         self._requests = RequestReader(daemon.mode)
         self._slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._writing = asyncio.Lock()
@@ -168,10 +170,15 @@ class Connection:
 
     async def _lines(self, tasks: asyncio.TaskGroup) -> None:
         while data := await self._read():
-            for item in self._requests.feed(data):
-                await self._begin(tasks, item)
-        for item in self._requests.finish():
-            await self._begin(tasks, item)
+            for line in self._requests.cut(data):
+                await self._begin(tasks, await self._understood(line))
+        for line in self._requests.last():
+            await self._begin(tasks, await self._understood(line))
+
+    async def _understood(self, line: Line) -> Request | Refusal:
+        if takes_long(line):
+            return await asyncio.to_thread(self._requests.read, line)
+        return self._requests.read(line)
 
     async def _begin(self, tasks: asyncio.TaskGroup, item: Request | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -196,32 +203,34 @@ class Connection:
             await self._write(encode_error(request.id, error))
         else:
             async for line in _answer_lines(request, result):
-                await self._write(line)
+                await self._write(*line)
 
     async def _event(self, event: Event) -> None:
         await self._write(encode_event(event))
 
-    async def _write(self, line: bytes) -> None:
+    async def _write(self, *parts: bytes) -> None:
+        """One line."""
         async with self._writing:
-            await self._write_line(line)
+            for part in parts:
+                await self._write_part(part)
 
 
-async def _answer_lines(request: Request, result: Any) -> AsyncIterator[bytes]:
+async def _answer_lines(request: Request, result: Any) -> AsyncIterator[Sequence[bytes]]:
     """The answer, line by line; a long one is made on a thread, so that others are served meanwhile."""
     if not is_long(result):
         for line in _encoded(request, result):
             yield line
         return
     lines = _encoded(request, result)
-    while (line := await asyncio.to_thread(next, lines, b"")) != b"":
+    while line := await asyncio.to_thread(next, lines, ()):
         yield line
 
 
-def _encoded(request: Request, result: Any) -> Iterator[bytes]:
+def _encoded(request: Request, result: Any) -> Iterator[Sequence[bytes]]:
     if request.stream:
-        yield from encode_stream(request.id, result)
+        yield from ([line] for line in encode_stream(request.id, result))
     else:
-        yield encode_result(request.id, result)
+        yield encode_long_result(request.id, result)
 
 
 async def _serve_stdio(daemon: Daemon) -> None:

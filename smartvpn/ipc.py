@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TypeAlias
 
 from attrs import field, fields_dict, frozen, has
 
 from smartvpn._fields import camel_case, join_path, type_name
-from smartvpn._json import from_json, parse, to_json
+from smartvpn._json import from_json, members, parse, parse_long, to_json
 from smartvpn.commands import COMMANDS, Command, Mode
 from smartvpn.errors import (
     BadRequestError,
@@ -34,7 +35,9 @@ PROTOCOL_VERSION = 1
 MAX_LINE_BYTES = 50_000_000
 STREAM_ITEMS = 1000
 STREAM_BYTES = 1_000_000
+_SHORT_LINE = 16_384
 _SHORT_LIST = 64
+_PART_CHARS = 65_536
 
 _REQUEST_FIELDS = frozenset({"id", "method", "params"})
 
@@ -43,7 +46,7 @@ class LineTooLong:
     """Stands for a line over the limit, whose bytes are gone."""
 
 
-Line: TypeAlias = bytes | LineTooLong
+Line: TypeAlias = bytes | bytearray | LineTooLong
 
 
 class LineSplitter:
@@ -55,8 +58,7 @@ class LineSplitter:
 
     def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._held = 0
+        self._held = bytearray()
         self._skipping = False
 
     def feed(self, data: bytes) -> list[Line]:
@@ -67,28 +69,24 @@ class LineSplitter:
 
     def finish(self) -> list[Line]:
         """The last line, where input ended without a newline."""
-        return self._end_line() if self._parts else []
+        return self._end_line() if self._held else []
 
     def _hold(self, piece: bytes) -> list[Line]:
         if self._skipping or not piece:
             return []
-        if self._held + len(piece) > self._limit:
-            self._parts.clear()
-            self._held = 0
+        if len(self._held) + len(piece) > self._limit:
+            self._held = bytearray()
             self._skipping = True
             return [LineTooLong()]
-        self._parts.append(piece)
-        self._held += len(piece)
+        self._held += piece
         return []
 
     def _end_line(self) -> list[Line]:
         if self._skipping:
             self._skipping = False
             return []
-        line = b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
-        return [line]
+        line, self._held = self._held, bytearray()
+        return [line if len(line) > _SHORT_LINE else bytes(line)]
 
 
 # the daemon's side
@@ -120,22 +118,26 @@ class RequestReader:
         self._lines = LineSplitter(limit)
         self._limit = limit
 
-    def feed(self, data: bytes) -> list[Request | Refusal]:
-        """What `data` completes."""
-        return [self._read(line) for line in self._lines.feed(data)]
+    def cut(self, data: bytes) -> list[Line]:
+        """The lines that `data` completes."""
+        return self._lines.feed(data)
 
-    def finish(self) -> list[Request | Refusal]:
+    def last(self) -> list[Line]:
         """The last line, where input ended without a newline."""
-        return [self._read(line) for line in self._lines.finish()]
+        return self._lines.finish()
 
-    def _read(self, line: Line) -> Request | Refusal:
-        request_id = None
+    def read(self, line: Line) -> Request | Refusal:
+        """What the line asks for. Of one that is long (`takes_long`) on a thread: others have their turns."""
+        request_id, message = None, None
         try:
             message = _parse_object(line, self._limit)
             request_id = _request_id(message)
             return self._request(request_id, message)
         except SmartVpnError as error:
             return Refusal(request_id, error)
+        finally:
+            if takes_long(line):
+                _let_go(message)
 
     def _request(self, request_id: str, message: dict[str, Any]) -> Request:
         command = self._command(message.get("method"))
@@ -154,11 +156,30 @@ class RequestReader:
         return command
 
 
+def takes_long(line: Line) -> bool:
+    """Whether to read the line takes long, and belongs on a thread."""
+    return not isinstance(line, LineTooLong) and len(line) > _SHORT_LINE
+
+
+def _let_go(data: object) -> None:
+    """Forget parsed JSON bit by bit: freed as one it would let no other thread run."""
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+            item.clear()
+        elif isinstance(item, list):
+            waiting += [inner for inner in item[-_SHORT_LIST:] if isinstance(inner, dict | list)]
+            del item[-_SHORT_LIST:]
+            waiting += [item] if item else []
+
+
 def _parse_object(line: Line, limit: int) -> dict[str, Any]:
     if isinstance(line, LineTooLong):
         raise BadRequestError(f"the line is longer than {limit} bytes")
     try:
-        message = parse(line)
+        message = parse_long(line) if takes_long(line) else parse(line)
     except json.JSONDecodeError as error:
         raise BadRequestError(f"the line is not JSON: {error.msg} at column {error.colno}") from None
     except ValueError:
@@ -190,31 +211,76 @@ def _printable(text: str) -> str:
 
 def encode_result(request_id: str, result: object = None) -> bytes:
     """The final answer to a request that succeeded, or an error when it is longer than a line may be."""
-    head = _text({"id": request_id, "success": True})[:-1]
-    line = f'{head},"result":{_result_text(result)}}}\n'.encode("ascii")
-    if len(line) <= MAX_LINE_BYTES:
-        return line
+    return b"".join(encode_long_result(request_id, result))
+
+
+def encode_long_result(request_id: str, result: object) -> list[bytes]:
+    """The same in parts, each of which is soon made and soon written."""
+    parts = list(_parts(_result_texts(request_id, result)))
+    if sum(map(len, parts)) <= MAX_LINE_BYTES:
+        return parts
     reason = f"the answer is longer than {MAX_LINE_BYTES} bytes: ask for a page, or for a stream"
-    return encode_error(request_id, ConfigError("", reason))
+    return [encode_error(request_id, ConfigError("", reason))]
 
 
 def is_long(result: object) -> bool:
     """Whether the answer takes long to encode, and belongs on a thread."""
-    return any(len(value) > _SHORT_LIST for _, value in _members(result) if isinstance(value, tuple))
+    return _items(result) > _SHORT_LIST
 
 
-def _result_text(result: object) -> str:
-    """JSON; a long list item by item: the encoder lets no other thread run before it returns."""
-    if not is_long(result):
-        return _text(to_json(result))
-    members = ((camel_case(name), value) for name, value in _members(result) if value is not None)
-    return "{" + ",".join(f'"{name}":{_member_text(value)}' for name, value in members) + "}"
-
-
-def _member_text(value: object) -> str:
+def _items(value: object) -> int:
+    """How many items its lists have, inner lists included; of a long one no more than that it is long."""
     if isinstance(value, tuple):
-        return f"[{','.join(_text(to_json(item)) for item in value)}]"
-    return _text(to_json(value))
+        return len(value) + (sum(map(_items, value)) if len(value) <= _SHORT_LIST else 0)
+    count = 0
+    for attribute in getattr(type(value), "__attrs_attrs__", ()):
+        item = getattr(value, attribute.name)
+        if isinstance(item, tuple) or hasattr(item, "__attrs_attrs__"):
+            count += _items(item)
+    return count
+
+
+def _result_texts(request_id: str, result: object) -> Iterator[str]:
+    yield _text({"id": request_id, "success": True})[:-1] + ',"result":'
+    yield from _texts(result)
+    yield "}\n"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """JSON; what is long piece by piece: the encoder lets no other thread run before it returns."""
+    if not is_long(value):
+        yield _text(to_json(value))
+        return
+    before, after = "[]" if isinstance(value, tuple) else "{}"
+    for text in _list_texts(value) if isinstance(value, tuple) else _object_texts(value):
+        yield before
+        yield from text
+        before = ","
+    yield after
+
+
+def _list_texts(values: tuple[Any, ...]) -> Iterator[Iterable[str]]:
+    if isinstance(values[0], str):
+        slices = (values[first : first + _SHORT_LIST] for first in range(0, len(values), _SHORT_LIST))
+        return ([_text(some)[1:-1]] for some in slices)
+    return map(_texts, values)
+
+
+def _object_texts(value: Any) -> Iterator[Iterable[str]]:
+    return (chain([f'"{name}":'], _texts(item)) for name, item in members(value))
+
+
+def _parts(texts: Iterable[str]) -> Iterator[bytes]:
+    """Their bytes, in parts that are short but not too short."""
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= _PART_CHARS:
+            yield "".join(held).encode("ascii")
+            held, size = [], 0
+    yield "".join(held).encode("ascii")
 
 
 def _text(value: Any) -> str:
@@ -259,7 +325,7 @@ def _chunks(values: Iterable[object], items: int) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
     for value in values:
-        chunk.append(_text(to_json(value)))
+        chunk.append("".join(_texts(value)))
         size += len(chunk[-1])
         if len(chunk) == items or size >= STREAM_BYTES:
             yield chunk

@@ -50,6 +50,7 @@ from smartvpn.types import (
 log = logging.getLogger(__name__)
 
 CONNECT_SECS = 30.0
+HANDSHAKE_SECS = 10.0
 STATE_DIRECTORY = "/var/lib/smartvpn"
 
 
@@ -78,7 +79,8 @@ class Tunnel:
     async def connect(self, params: ConnectParams) -> ConnectResult:
         """Bring the tunnel up: device, session, addresses, routes, DNS.
 
-        Raises UnauthorizedError when the hub refuses, UnreachableError when it cannot be reached.
+        Raises UnauthorizedError when the hub refuses, UnreachableError when it cannot be reached,
+        VpnTimeoutError when it does not answer.
         """
         async with self._changes:
             if self._running is not None:
@@ -239,6 +241,7 @@ class _Running:
             config,
             instance=instance,
             websocket_first=last == Transport.WEBSOCKET,
+            handshake_secs=HANDSHAKE_SECS,
             tun_name=tun_name,
         )
         return cls(config, engine, known, report)
@@ -253,8 +256,10 @@ class _Running:
         try:
             async with asyncio.timeout(seconds):
                 await self._first
+        except VpnTimeoutError:  # says more
+            raise
         except TimeoutError:
-            raise UnreachableError(f"{self.server} does not answer") from None
+            raise VpnTimeoutError(f"{self.server} does not answer") from None
         settings = self.engine.settings()
         log.info("session with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
         await self._apply(settings)
@@ -353,8 +358,8 @@ class _Running:
 def _connect_error(server: str, event: NativeEvent) -> SmartVpnError:
     """The first attempt failed; a command tells so, instead of trying for ever."""
     error = error_of(event.status, event.reason)
-    silent = isinstance(error, UnreachableError | VpnTimeoutError)
-    return UnreachableError(f"{server}: {error}") if silent else error
+    told = isinstance(error, UnreachableError | VpnTimeoutError)
+    return type(error)(f"{server}: {error}") if told else error
 
 
 def _hub_name(config: ClientConfig) -> str:

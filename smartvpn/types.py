@@ -382,6 +382,11 @@ class SecurityUpdate:
         return cls(**{name: getattr(security, name) for name in fields_dict(ClientSecurity)})
 
     @property
+    def pattern_count(self) -> int:
+        """How long its lists are together."""
+        return sum(len(value) for value in _given(self).values() if isinstance(value, tuple))
+
+    @property
     def is_whole(self) -> bool:
         """Whether nothing is kept."""
         return len(_given(self)) == len(fields_dict(SecurityUpdate))
@@ -441,6 +446,11 @@ class ClientUpdate:
             else set()
         )
         return frozenset(_given(self)) - kept
+
+    @property
+    def pattern_count(self) -> int:
+        """How long its lists of patterns are together."""
+        return self.security.pattern_count if isinstance(self.security, SecurityUpdate) else 0
 
     @property
     def carries_rate_limit(self) -> bool:

@@ -17,6 +17,16 @@ from pathlib import Path
 from typing import Any
 
 DAEMON = (sys.executable, "-P", "-m", "smartvpn.daemon")
+IMPATIENT = (
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys\n"
+    "from smartvpn import daemon, tunnel\n"
+    "tunnel.HANDSHAKE_SECS, tunnel.CONNECT_SECS = 0.3, 0.6\n"
+    "sys.exit(daemon.main())\n",
+)
+"""a client's daemon that soon gives up a hub which says nothing"""
 TIMEOUT = 60.0
 ENDINGS = [signal.SIGTERM, signal.SIGINT]
 AS_NOBODY = (
@@ -107,10 +117,16 @@ class Lines:
 class DaemonProcess:
     """A daemon; as a context manager it is ended, and must not have shown a traceback."""
 
-    def __init__(self, *arguments: str, prefix: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
+        program: tuple[str, ...] = DAEMON,
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*prefix, *DAEMON, *arguments],
+            [*prefix, *program, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from smartvpn import __version__, daemon
-from smartvpn.commands import SERVER_COMMANDS
+from smartvpn.commands import SERVER_COMMANDS, Mode
 from smartvpn.config import ClientEntry
-from smartvpn.ipc import Request
+from smartvpn.ipc import Refusal, Request
 from smartvpn.keys import PrivateKey
 from smartvpn.types import RegisteredClients
 from tests.raw import AS_NOBODY, DAEMON, ENDINGS, TIMEOUT, DaemonProcess, environment, run_daemon
@@ -349,7 +349,9 @@ def test_without_rights_it_still_answers() -> None:
         assert daemon.end() == 0
 
 
-# long answers
+# long lines and answers
+
+LONG = json.dumps([{"a": [{"b": "c"}] * 100}] * 2000).encode()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -370,13 +372,31 @@ async def test_a_long_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, st
             await asyncio.sleep(0)
 
     monkeypatch.setattr(daemon, "encode_stream", patiently)
-    monkeypatch.setattr(daemon, "encode_result", lambda *arguments: b"".join(patiently(*arguments)))
+    monkeypatch.setattr(daemon, "encode_long_result", lambda *arguments: list(patiently(*arguments)))
     keys = {"public_key": PrivateKey.generate().public_key.base64, "assigned_ip": "10.8.0.2"}
     one = ClientEntry(client_id="a", wg_public_key=keys["public_key"], **keys)
     request = Request("1", SERVER_COMMANDS["listRegisteredClients"], None, stream)
     serving = asyncio.create_task(serve_others())
     result = RegisteredClients(clients=[one] * 2500, total=2500)
     async for line in daemon._answer_lines(request, result):
-        taken += line.splitlines()
+        taken += b"".join(line).splitlines()
     serving.cancel()
     assert len(taken) == 4
+
+
+async def _nothing(*_: Any) -> bytes:
+    return b""
+
+
+async def test_a_long_line_holds_up_nobody() -> None:
+    """Others have their turns while it is parsed."""
+    connection = daemon.Connection(daemon.Daemon(Mode.SERVER), _nothing, _nothing)
+    reading = asyncio.create_task(connection._understood(b'{"id":"1","method":"x","params":' + LONG + b"}"))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    refusal = await reading
+    assert isinstance(refusal, Refusal)
+    assert str(refusal.error) == "there is no method 'x'"
+    assert turns > 20

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from smartvpn import errors, events
 from smartvpn._json import to_json
 from smartvpn.commands import CLIENT_COMMANDS, COMMANDS, SERVER_COMMANDS, Command, Mode
-from smartvpn.config import ClientConfig, ClientEntry, ServerConfig
+from smartvpn.config import ClientConfig, ClientEntry, ClientSecurity, ServerConfig
 from smartvpn.errors import ConfigError, ErrorCode, NotFoundError, SmartVpnError
 from smartvpn.ipc import (
     Answer,
@@ -26,10 +26,12 @@ from smartvpn.ipc import (
     RequestReader,
     encode_error,
     encode_event,
+    encode_long_result,
     encode_request,
     encode_result,
     encode_stream,
     is_long,
+    takes_long,
 )
 from smartvpn.types import (
     ClientInfo,
@@ -60,8 +62,13 @@ CLIENT = {
 def read(message: object, mode: Mode = Mode.SERVER) -> Request | Refusal:
     """The one thing the reader makes of a line."""
     line = message if isinstance(message, bytes) else json.dumps(message).encode()
-    [result] = RequestReader(mode).feed(line + b"\n")
+    [result] = fed(RequestReader(mode), line + b"\n")
     return result
+
+
+def fed(reader: RequestReader, data: bytes) -> list[Request | Refusal]:
+    """What the reader makes of the lines that the bytes complete."""
+    return [reader.read(line) for line in reader.cut(data)]
 
 
 def request(method: str, params: object = None, mode: Mode = Mode.SERVER) -> Request:
@@ -96,7 +103,7 @@ def test_too_long_line_is_not_held() -> None:
     told = [line for _ in range(1000) for line in splitter.feed(b"x" * 60)]
     assert len(told) == 1
     assert isinstance(told[0], LineTooLong)
-    assert (splitter._parts, splitter._held) == ([], 0)
+    assert splitter._held == b""
     assert splitter.feed(b"\nnext\n") == [b"next"]
 
 
@@ -111,10 +118,10 @@ def test_line_limit_is_50_mb() -> None:
     """A line of exactly 50 MB is a line, one byte more is not."""
     assert split([b"x" * 50_000_000 + b"\n"], 50_000_000) == [b"x" * 50_000_000]
     reader = RequestReader(Mode.SERVER)
-    [refusal] = reader.feed(b"x" * 50_000_001)
+    [refusal] = fed(reader, b"x" * 50_000_001)
     assert isinstance(refusal, Refusal)
     assert (refusal.id, str(refusal.error)) == (None, "the line is longer than 50000000 bytes")
-    [after] = reader.feed(b'\n{"id":"a","method":"getStatus"}\n')
+    [after] = fed(reader, b'\n{"id":"a","method":"getStatus"}\n')
     assert isinstance(after, Request)
 
 
@@ -189,7 +196,7 @@ def test_refusals(message: object, request_id: str | None, code: ErrorCode, text
 def test_any_bytes_are_answered(data: bytes) -> None:
     """Whatever comes in, each line is a request or a refusal that can be encoded."""
     reader = RequestReader(Mode.SERVER)
-    results = reader.feed(data + b"\n")
+    results = fed(reader, data + b"\n")
     assert len(results) == data.count(b"\n") + 1
     for result in results:
         assert isinstance(result, Refusal)
@@ -355,6 +362,32 @@ def test_long_lists() -> None:
     assert not is_long(None)
 
 
+def test_long_lists_within() -> None:
+    """What is long inside counts as well, and comes in parts of which none is long."""
+    patterns = [f"10.{n // 256}.{n % 256}.0/24" for n in range(20_000)]
+    [one] = entries(1)
+    long = attrs.evolve(one, security=ClientSecurity(ip_block_list=patterns), tags=["a"])
+    for result in (long, RegisteredClients(clients=[one, long], total=2)):
+        assert is_long(result)
+        expected = {"id": "1", "success": True, "result": to_json(result)}
+        parts = encode_long_result("1", result)
+        assert json.loads(b"".join(parts)) == expected
+        assert max(map(len, parts)) < 80_000
+    [chunk, _] = encode_stream("1", RegisteredClients(clients=[long], total=1))
+    assert json.loads(chunk)["data"] == {"clients": [to_json(long)]}
+
+
+def test_a_line_is_long_or_short() -> None:
+    """Both are read alike; the long one is for a thread."""
+    for spaces, long in ((0, False), (20_000, True)):
+        line = b'{"id":"1","method":"getClient","params":{"clientId":"a"' + b" " * spaces + b"}}"
+        assert takes_long(line) == long
+        request = RequestReader(Mode.SERVER).read(line)
+        assert isinstance(request, Request)
+        assert request.params.client_id == "a"
+    assert not takes_long(LineTooLong())
+
+
 def test_stream_without_a_list_is_one_answer() -> None:
     """What cannot be cut comes whole."""
     status = Status(state="connected")
@@ -380,7 +413,7 @@ def test_request_round_trip() -> None:
     command = SERVER_COMMANDS["updateClient"]
     update = ClientUpdate(tags=None, security=SecurityUpdate(max_connections=2))
     params = command.bind("alice", update)
-    [got] = RequestReader(Mode.SERVER).feed(encode_request("7", command, params, stream=True))
+    [got] = fed(RequestReader(Mode.SERVER), encode_request("7", command, params, stream=True))
     assert got == Request("7", command, params, stream=True)
 
 

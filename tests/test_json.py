@@ -18,7 +18,7 @@ from smartvpn import (
     ServerConfig,
     VpnConfig,
 )
-from smartvpn._json import dump, from_json, parse, to_json
+from smartvpn._json import dump, from_json, parse, parse_long, to_json
 from smartvpn.types import ClientUpdate, ConnectionQuality, ExportedConfig, Keypair, RegisteredClients, Status
 
 HUB = Keypair.generate()
@@ -331,3 +331,39 @@ def test_load_of_an_unknown_type(tmp_path: Path) -> None:
     """There are two types of config."""
     with pytest.raises(ConfigError, match=r"^type: "):
         VpnConfig.load_from_file(tmp_path, "hub")  # type: ignore[call-overload]
+
+
+# long texts
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=40) | st.dictionaries(st.text(), inner, max_size=20),
+    max_leaves=400,
+)
+
+
+@given(VALUES, st.integers(0, 30))
+def test_long_texts_are_read_as_any(value: object, spoilt: int) -> None:
+    """The reader that gives way says of any text, right or wrong, what the other one says."""
+    text = json.dumps([value, ["x" * 50] * 60, value])
+    place = len(text) * spoilt // 30
+    for form in (text, text.encode(), text[:place] + "]" + text[place:], text[:place]):
+        outcomes = []
+        for read in (parse, parse_long):
+            try:
+                outcomes.append(read(form))
+            except ValueError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"a":' * 50_000, "[NaN]", b"\xff", b"\xef\xbb\xbf[1]"])
+def test_long_texts_that_are_odd(text: str | bytes) -> None:
+    """So does it of what no text holds."""
+    outcomes = []
+    for read in (parse, parse_long):
+        try:
+            outcomes.append(read(text))
+        except ValueError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]

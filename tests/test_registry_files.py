@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -245,6 +246,36 @@ async def test_all_of_a_portion_is_damaged(tmp_path: Path) -> None:
             lambda db: db.execute("UPDATE clients SET priority = -1 WHERE client_id < 'client-001001'")
         )
         assert await everyone(registry) == [entry(1001)]
+
+
+READS: dict[str, Callable[[SqliteRegistry], Awaitable[object]]] = {
+    "get": lambda registry: registry.get("client-000001"),
+    "get nobody": lambda registry: registry.get("nobody"),
+    "find": lambda registry: registry.find_by_public_key(entry(1).public_key),
+    "list": lambda registry: registry.list(),
+    "list a tag": lambda registry: registry.list(tag="t", enabled=True),
+    "everyone": everyone,
+    "totals": lambda registry: registry.totals("client-000001"),
+    "audit": lambda registry: registry.audit(),
+    "secret": lambda registry: registry.get_secret("hub"),
+}
+
+
+async def test_a_read_that_fails_is_an_error(tmp_path: Path) -> None:
+    """Where the disk gave other pages back than it was given: never an empty answer, nor another's."""
+    path = tmp_path / "registry.db"
+    async with await reopen(path) as registry:
+        await registry.insert(entry(1, tags=["t"]))
+        await registry.put_secret("hub", b"secret")
+    async with await reopen(path) as registry:
+        with path.open("r+b") as file:
+            file.seek(4096)  # behind the first page, which has the schema
+            file.write(b"\xa5" * (path.stat().st_size - 4096))
+        for read in READS.values():
+            with pytest.raises(RegistryError, match=r"cannot be read: .*malformed"):
+                await read(registry)
+        with pytest.raises(RegistryError, match=r"cannot be written: .*malformed"):
+            await registry.insert(entry(2))
 
 
 async def test_full_disk(tmp_path: Path) -> None:

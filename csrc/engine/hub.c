@@ -287,7 +287,7 @@ static int read_limit(const struct sv_hub *hub, const struct sv_client *client, 
     uint64_t burst = entry->bytes_per_sec ? entry->burst_bytes : hub->default_burst;
     int error = 0;
 
-    rules->new_limit = !client || client->entry_rate != entry->bytes_per_sec ||
+    rules->new_limit = !client || entry->limit_anew || client->entry_rate != entry->bytes_per_sec ||
                        client->entry_burst != entry->burst_bytes;
     if (rules->new_limit) {
         rules->limiter = make_limiter(rate, burst, &error);

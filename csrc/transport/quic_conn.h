@@ -86,6 +86,14 @@ enum sv_quic_pacing { SV_QUIC_PACING_UNDECIDED, SV_QUIC_PACING_ON, SV_QUIC_PACIN
 
 enum sv_quic_state { SV_QUIC_OPENING, SV_QUIC_OPEN, SV_QUIC_ENDING, SV_QUIC_CLOSED };
 
+/* What is known of a path that nothing paces. */
+struct sv_quic_near {
+    uint64_t bound;       /* bytes of datagrams in flight; 0: it lost next to nothing yet */
+    uint64_t judge_at;    /* ns */
+    uint64_t acked, lost; /* datagrams, up to the last judgement */
+    bool spared;          /* the next judgement is about what was sent before the last */
+};
+
 struct sv_quic_conn {
     struct sv_link link; /* first: the sink's handle */
     struct sv_quic_side *side;
@@ -115,8 +123,9 @@ struct sv_quic_conn {
     uint64_t progress_at; /* ns: when the peer last acknowledged stream bytes, or owed nothing */
     size_t burst;         /* bytes written since the pacer was told */
     enum sv_quic_pacing pacing;
-    uint64_t datagrams_in_flight;   /* bytes */
-    bool near_full;                 /* a datagram waits for what is in flight on a near path */
+    uint64_t datagrams_in_flight; /* bytes */
+    bool near_full;               /* a datagram waits for what is in flight on a near path */
+    struct sv_quic_near near;
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
     uint64_t allowed_until;         /* ns: then the owner is asked anew, whose rules may have changed */

@@ -10,6 +10,8 @@ enum {
     BURST_MIN = 10 * SV_QUIC_PAYLOAD_MAX,
     NEAR_BYTES_PER_US = 1250,
     NEAR_LEAST = 500 * NEAR_BYTES_PER_US, /* the window of no round trip at all */
+    NEAR_TIGHT = 32 * 1024,               /* the least bound of one that loses what it is given */
+    NEAR_JUDGED = 32,                     /* datagrams that tell something about it */
     WRITES_PER_TURN = 512,                /* packets of one connection; the rest goes out in the next turn */
 };
 
@@ -106,14 +108,48 @@ static uint64_t near_window(const ngtcp2_conn_info *info)
     return (rtt + NEAR_QUEUE) * NEAR_BYTES_PER_US / NGTCP2_MICROSECONDS;
 }
 
+/* It loses an eighth of what it is given: it is given what it has delivered of that; and an eighth more after each round trip in which it lost next to
+ * nothing. What is lost in the round trip after was under way already. */
+static void judge_near(struct sv_quic_conn *conn, uint64_t now)
+{
+    struct sv_quic_near *near = &conn->near;
+    uint64_t lost = conn->link.datagrams_lost - near->lost;
+    uint64_t all = conn->link.datagrams_acked - near->acked + lost;
+    ngtcp2_conn_info info;
+
+    if (now < near->judge_at || all < NEAR_JUDGED) {
+        return;
+    }
+    ngtcp2_conn_get_conn_info2(conn->quic, &info);
+    if (lost > all / 8 && !near->spared) {
+        near->bound = conn->datagrams_in_flight / all * (all - lost);
+        near->bound = near->bound > NEAR_TIGHT ? near->bound : NEAR_TIGHT;
+    } else if (near->bound && lost <= all / 64) {
+        near->bound += near->bound / 8;
+        near->bound = near->bound < near_window(&info) ? near->bound : 0;
+    }
+    near->spared = lost > all / 8 && !near->spared;
+    near->lost = conn->link.datagrams_lost;
+    near->acked = conn->link.datagrams_acked;
+    near->judge_at = now + (info.smoothed_rtt > NEAR_RTT ? info.smoothed_rtt : NEAR_RTT);
+}
+
 /* Where nothing paces, and the flows inside are what bounds the speed, BBR's window grows without end: then all they have in flight stands in the
- * receiver's socket, in front of every small packet. So what is in flight ends here, and the rest waits in the link's queues, by class. */
+ * receiver's socket, in front of every small packet; or is lost on a path that is near but slow, whatever it is, since BBR learns nothing from that where it
+ * is not what bounds. So what is in flight ends here, and the rest waits in the link's queues, by class. */
 static bool has_near_room(struct sv_quic_conn *conn)
 {
     ngtcp2_conn_info info;
     uint64_t window;
 
-    if (conn->pacing != SV_QUIC_PACING_OFF || conn->datagrams_in_flight < NEAR_LEAST) {
+    if (conn->pacing != SV_QUIC_PACING_OFF) {
+        return true;
+    }
+    judge_near(conn, conn->side->loop->now);
+    if (conn->near.bound && conn->datagrams_in_flight >= conn->near.bound) {
+        return false;
+    }
+    if (conn->datagrams_in_flight < NEAR_LEAST) {
         return true;
     }
     ngtcp2_conn_get_conn_info2(conn->quic, &info);

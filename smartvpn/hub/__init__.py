@@ -35,7 +35,7 @@ from smartvpn.hub._reports import (
     statistics,
     wg_peer_info,
 )
-from smartvpn.hub._running import Running, refuse_past
+from smartvpn.hub._running import Running, beside, refuse_past
 from smartvpn.registry import DamagedClientError, Origin
 from smartvpn.types import (
     ClientKeypairs,
@@ -194,11 +194,10 @@ class Hub:
         async with self._changing(params.client_id) as running:
             before = await running.entry(params.client_id, params.update.replaces)
             refuse_past("update.expiresAt", params.update.expires_at)
-            after = params.update.apply(before)
-            entry = await running.replace(before, after, _by("updateClient"))
-            if params.update.carries_rate_limit:
-                running.end_rate_limit_override(entry)
-            return entry
+            patterns = before.security.pattern_count + params.update.pattern_count
+            after = await beside(patterns, params.update.apply, before)
+            limit_anew = params.update.carries_rate_limit
+            return await running.replace(before, after, _by("updateClient"), limit_anew=limit_anew)
 
     async def _change(self, client_id: str, action: str, **changes: Any) -> tuple[Running, ClientEntry]:
         async with self._changing(client_id) as running:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import evolve, validate
 
@@ -43,9 +44,13 @@ from smartvpn.types import ConfigBundle, Keypair, ListenAddresses
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _WG_KEY = "wg-private-key"
 _LINK_LOST = "connection lost"
 _SEEDS_AT_ONCE = 256
+_FEW_PATTERNS = 100
 
 
 class Running:
@@ -251,7 +256,9 @@ class Running:
             expires_at=params.expires_at,
             assigned_ip=params.assigned_ip or "0.0.0.0",
         )
-        address, address6 = self.engine.put_client(entry, assigned_ip=params.assigned_ip)
+        address, address6 = await beside(
+            entry.security.pattern_count, self.engine.put_client, entry, assigned_ip=params.assigned_ip
+        )
         entry = evolve(entry, assigned_ip=address, assigned_ip6=address6)
         try:
             await self.registry.insert(entry, by)
@@ -293,57 +300,60 @@ class Running:
                 raise
             return damage.entry
 
-    async def replace(self, before: ClientEntry, after: ClientEntry, by: Origin) -> ClientEntry:
-        """The entry changed, in the registry and the engine or in neither.
+    async def replace(
+        self, before: ClientEntry, after: ClientEntry, by: Origin, *, limit_anew: bool = False
+    ) -> ClientEntry:
+        """The entry changed, in the registry and the engine or in neither. `limit_anew` ends an override.
 
         First the engine is asked, then the registry writes, then the engine takes what it agreed to:
         neither a refusal nor a full disk leaves anything to be undone, or ends a session.
         """
         if after.assigned_ip != before.assigned_ip:
-            return await self._move(after, by)
+            return await self._move(after, by, limit_anew)
         if after.client_id in self.left_out:
             return await self._replace_left_out(after, by)
-        self.engine.check_client(after)
+        await beside(after.security.pattern_count, self.engine.check_client, after)
         await self.registry.update(after, by)
-        self._take(after)
+        await self._take(after, limit_anew)
         return after
 
     async def _replace_left_out(self, after: ClientEntry, by: Origin) -> ClientEntry:
         """It comes in, where the change removes what kept it out."""
-        welcome = self.left_out.holds(after) and self._is_agreed_to(after)
+        welcome = self.left_out.holds(after) and await self._is_agreed_to(after)
         if welcome:
             after = self._addressed(after)
         await self.registry.update(after, by)
         if welcome:
             self.left_out.let_in(after.client_id)
-            self._take(after)
+            await self._take(after)
         return after
 
-    def _is_agreed_to(self, entry: ClientEntry) -> bool:
+    async def _is_agreed_to(self, entry: ClientEntry) -> bool:
         try:
-            self.engine.check_client(entry)
+            await beside(entry.security.pattern_count, self.engine.check_client, entry)
         except SmartVpnError:
             return False
         return True
 
-    async def _move(self, after: ClientEntry, by: Origin) -> ClientEntry:
+    async def _move(self, after: ClientEntry, by: Origin, limit_anew: bool) -> ClientEntry:
         """The new address is held until it is the client's: no session is given it meanwhile."""
         self.engine.hold_address(after.assigned_ip)
         try:
             after = self._addressed(after)
-            self.engine.check_client(after)
+            await beside(after.security.pattern_count, self.engine.check_client, after)
             await self.registry.update(after, by)
         except BaseException:
             self.engine.release_address(after.assigned_ip)
             raise
         self.left_out.forget(after.client_id)
-        self._take(after)
+        await self._take(after, limit_anew)
         return after
 
-    def _take(self, entry: ClientEntry) -> None:
+    async def _take(self, entry: ClientEntry, limit_anew: bool = False) -> None:
         """What the engine agreed to. Where even so it has no memory for it, nobody comes in by old rules."""
+        put = partial(self.engine.put_client, entry, assigned_ip=entry.assigned_ip, agreed=True)
         try:
-            self.engine.put_client(entry, assigned_ip=entry.assigned_ip, agreed=True)
+            await beside(entry.security.pattern_count, put, limit_anew=limit_anew)
         except SmartVpnError as error:
             self._leave_out(entry, error, held=True)
 
@@ -377,12 +387,6 @@ class Running:
             raise ConfigError("rateBytesPerSec", "cannot be held while the kernel carries WireGuard")
         await self.note(by, client_id, **({} if limit is None else to_json(limit)))
         self.engine.set_rate_limit(client_id, limit)
-
-    def end_rate_limit_override(self, entry: ClientEntry) -> None:
-        """The limit is the entry's again, or the default."""
-        if entry.client_id not in self.left_out:
-            limit = entry.security.rate_limit or self.config.default_rate_limit()
-            self.engine.set_rate_limit(entry.client_id, limit)
 
     def sessions(self, client_id: str) -> list[Session]:
         """The client's live sessions, the newest first."""
@@ -430,6 +434,11 @@ class Running:
             if session.session_id == event.session_id:
                 return ClientConnected(client=client_info(session))
         return None
+
+
+async def beside(patterns: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns: work on many patterns is done on a thread, and others are served meanwhile."""
+    return await to_the_end(work, *args, **kwargs) if patterns > _FEW_PATTERNS else work(*args, **kwargs)
 
 
 def _damaged(reason: str) -> RegistryError:

@@ -13,7 +13,7 @@ from attrs import fields_dict
 
 from smartvpn import _fields as check
 from smartvpn._fields import camel_case
-from smartvpn._json import dump, from_json, parse, to_json
+from smartvpn._json import dump, dump_pieces, from_json, parse, parse_long, to_json
 from smartvpn.config import ClientEntry, ClientSecurity
 from smartvpn.errors import ConflictError, RegistryError, SmartVpnError
 from smartvpn.registry._audit import AuditRecord
@@ -38,6 +38,9 @@ SELECT = f"SELECT clients.rowid, {', '.join(COLUMNS)} FROM clients"
 INSERT = f"INSERT INTO clients ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 UPDATE = f"UPDATE clients SET {', '.join(name + ' = ?' for name in COLUMNS[1:])} WHERE client_id = ?"
 
+_FEW_PATTERNS = 100
+_SHORT_TEXT = 4096
+
 _CONFLICTS = {
     "public_key": "publicKey: the key belongs to another client",
     "wg_public_key": "wgPublicKey: the key belongs to another client",
@@ -54,13 +57,17 @@ def row_of(entry: ClientEntry) -> tuple[Any, ...]:
         entry.wg_public_key,
         entry.assigned_ip,
         entry.assigned_ip6,
-        _security_text(entry.security),
+        _security_text(entry.security) if _is_short(entry.security) else "".join(dump_pieces(entry.security)),
         entry.priority,
         int(entry.enabled),
         entry.description,
         None if entry.expires_at is None else to_json(entry.expires_at),
         json.dumps(entry.tags, separators=(",", ":")),
     )
+
+
+def _is_short(security: ClientSecurity) -> bool:
+    return security.pattern_count <= _FEW_PATTERNS
 
 
 @lru_cache(maxsize=16)
@@ -105,8 +112,18 @@ def _damaged(row: tuple[Any, ...]) -> DamagedClientError:
 
 
 @lru_cache(maxsize=1024)
-def _security(text: str) -> ClientSecurity:
+def _short_security(text: str) -> ClientSecurity:
     return from_json(parse(text), ClientSecurity, "security")
+
+
+@lru_cache(maxsize=2)
+def _long_security(text: str) -> ClientSecurity:
+    """Read beside others; kept for the command that reads it twice."""
+    return from_json(parse_long(text), ClientSecurity, "security")
+
+
+def _security(text: str) -> ClientSecurity:
+    return (_short_security if len(text) <= _SHORT_TEXT else _long_security)(text)
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -155,8 +172,12 @@ def differences(
 
 def detail_text(detail: Mapping[str, Any]) -> str:
     """JSON of at most 2048 characters: what is longer is told by the fields' names alone."""
-    text = json.dumps(detail, separators=(",", ":"), allow_nan=False)
-    if len(text) <= _LONGEST_DETAIL:
+    text = ""
+    for piece in dump_pieces(detail):
+        text += piece
+        if len(text) > _LONGEST_DETAIL:
+            break
+    else:
         return text
     return json.dumps({"tooLong": sorted(detail)}, separators=(",", ":"))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tests.netns.certificates import self_signed
 from tests.netns.state import state
 from tests.netns.topology import HUB_OUTER, Topology
 from tests.netns.tunnel import TUN, hub_config
-from tests.raw import Connection, DaemonProcess, Lines, SocketDaemon
+from tests.raw import IMPATIENT, Connection, DaemonProcess, Lines, SocketDaemon
 
 LISTENER = (
     "import socket,time; s = socket.create_server(('10.99.0.1', 7443)); print(flush=True); time.sleep(99)"
@@ -324,16 +326,87 @@ def test_why_a_connect_fails(topology: Topology, hub: DaemonProcess, client: Dae
     assert again[0] == "INVALID_STATE"
 
 
-@pytest.mark.long(12)
-def test_a_hub_that_never_answers(topology: Topology, client: DaemonProcess) -> None:
-    """What accepts and says nothing is given up."""
-    silent = topology.popen("hub", "python3", "-c", LISTENER, stdout=-1)
-    assert silent.stdout is not None
-    assert silent.stdout.readline() == b"\n"
+SILENT_HUBS = """
+import asyncio, socket, sys, websockets
+from aioquic.asyncio import serve
+from aioquic.quic.configuration import QuicConfiguration
+
+async def main(host, certificate, key):
+    tcp, udp = socket.create_server((host, 7443)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((host, 7443))
+    await websockets.serve(lambda _: asyncio.sleep(99), host, 7444, subprotocols=["smartvpn.v1"])
+    quic = QuicConfiguration(is_client=False, alpn_protocols=["smartvpn"], max_datagram_frame_size=65535)
+    quic.load_cert_chain(certificate, key)
+    await serve(host, 7444, configuration=quic)
+    print(flush=True)
+    await asyncio.sleep(99)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_hub_that_never_answers(topology: Topology, tmp_path: Path) -> None:
+    """TIMEOUT, on each transport, whether it accepts the connection or not even that; nothing is left."""
+    certificate = self_signed(tmp_path, "hub", HUB_OUTER)
+    files = (str(certificate.cert), str(certificate.key))
+    hubs = topology.popen("hub", sys.executable, "-c", SILENT_HUBS, HUB_OUTER, *files, stdout=-1)
+    assert hubs.stdout is not None
+    assert hubs.stdout.readline() == b"\n"
     key = PrivateKey.generate()
-    config = {"clientPrivateKey": key.base64, "clientPublicKey": key.public_key.base64}
-    config |= {"serverUrl": f"ws://{HUB_OUTER}:7443/", "serverPublicKey": key.public_key.base64}
-    assert client.lines.refusal("connect", config | {"transport": "websocket"})[0] == "UNREACHABLE"
+    native = {"clientPrivateKey": key.base64, "clientPublicKey": key.public_key.base64}
+    wireguard = {"wgPrivateKey": key.base64, "wgAddress": "10.8.0.2", "wgEndpoint": f"{HUB_OUTER}:7443"}
+    before = state(topology, "client")
+    prefix = machine_prefix(topology, "client")
+    arguments = ("--management", "--mode", "client", "--tun-name", TUN)
+    with DaemonProcess(*arguments, prefix=prefix, program=IMPATIENT) as client:
+        assert client.lines.receive()["event"] == "ready"
+        for config, words in (
+            (native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7443/"}, "in time"),
+            (native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7444/"}, "in time"),
+            (native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7443"}, "in time"),
+            (native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7444"}, "in time"),
+            (
+                native | {"transport": "auto", "serverUrl": f"{HUB_OUTER}:7443"},
+                "",
+            ),  # whichever limit is met first
+            (wireguard | {"transport": "wireguard"}, "does not answer"),
+        ):
+            config |= {"serverPublicKey": PrivateKey.generate().public_key.base64}
+            code, error = client.lines.refusal("connect", config)
+            assert (code, HUB_OUTER in error, words in error) == ("TIMEOUT", True, True), (code, error)
+            assert client.lines.result("getStatus") == {"state": "error", "lastError": error}
+        assert client.end() == 0
+    assert state(topology, "client") == before
+
+
+HASTY = (
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys\n"
+    "from smartvpn import daemon\n"
+    "from smartvpn.network import _commands\n"
+    "_commands._TIMEOUT_SECONDS = 0.3\n"
+    "sys.exit(daemon.main())\n",
+)
+"""a daemon that soon gives up a tool of the system's"""
+
+
+def test_a_tool_that_does_not_end(topology: Topology, tmp_path: Path) -> None:
+    """TIMEOUT names it, and the command has left nothing; without need of the tool all is well."""
+    tool = tmp_path / "nft"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    before = state(topology, "hub")
+    prefix = (*machine_prefix(topology, "hub"), f"PATH={tmp_path}:{os.environ['PATH']}")
+    arguments = ("--management", "--mode", "server", "--tun-name", TUN)
+    with DaemonProcess(*arguments, prefix=prefix, program=HASTY) as hub:
+        assert hub.lines.receive()["event"] == "ready"
+        refusal = hub.lines.refusal("start", hub_config(enableNat=True))
+        assert refusal == ("TIMEOUT", "nft did not end within 0.3 s")
+        assert state(topology, "hub") == before
+        hub.lines.result("start", hub_config())
+        assert hub.end() == 0
 
 
 def test_a_connect_that_waits_holds_up_nobody(topology: Topology, client: DaemonProcess) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import attrs
 import pytest
 
+from smartvpn.server import VpnServer
 from smartvpn.types import BundleSecrets, ClientInfo, Keypair
 from tests.netns.test_live_effect import TRANSPORTS, joined
 from tests.netns.topology import HUB_INTERNET, HUB_OUTER, INTERNET, Topology
@@ -18,6 +20,7 @@ from tests.netns.tunnel import (
     eventually,
     hub_on,
     iperf,
+    ping_loss,
     serve_iperf,
     tunnel_on,
 )
@@ -115,40 +118,94 @@ RATE = ("rate", "8mbit", "burst", "32kb", "latency", "5ms")
 FLOODS: dict[str, tuple[str, ...]] = {
     "high": ("-b", "30M", "-l", "60", "-t", "2"),  # small packets
     "normal": ("-b", "3M", "-l", "1200", "-t", "2", "-P", "32"),  # flows of less than 1 MB
-    "low": ("-b", "60M", "-l", "1200", "-t", "4"),  # one flow that is past 1 MB already
 }
 
 
-@pytest.mark.parametrize(
-    ("transport", "flood"),
-    [  # over QUIC a path that becomes slow in the midst of a flow loses packets of it before any must wait
-        ("websocket", "high"),
-        ("websocket", "normal"),
-        ("websocket", "low"),
-        ("quic", "high"),
-        ("quic", "normal"),
-    ],
-)
+@natively
+@pytest.mark.parametrize("flood", FLOODS)
 async def test_drops_are_counted_by_class(topology: Topology, transport: str, flood: str) -> None:
     """What a full link drops is told by the class of what was dropped, for the client and its session."""
     async with tunnel_on(topology, transportMode=transport) as (server, _):
         serve_iperf(topology, "hub")
         flooding = asyncio.create_task(iperf(topology, GATEWAY, "-u", "-R", *FLOODS[flood]))
-        if flood == "low":  # a flow keeps its class as long as packets of it wait
-
-            async def is_past() -> bool:
-                return (await server.get_client_telemetry("alice")).bytes_sent > 2_000_000
-
-            await eventually(is_past)
         topology.run("hub", *SLOW, *RATE)
         await flooding
+        await assert_dropped(server, flood)
+
+
+async def assert_dropped(server: VpnServer, most: str) -> None:
+    """Of all packets to alice most were dropped in that class."""
+    [session] = await server.list_clients()
+    for telemetry in (
+        await server.get_client_telemetry("alice"),
+        await server.get_client_telemetry("alice", session.session_id),
+    ):
+        drops: dict[str, Any] = attrs.asdict(telemetry.drops)
+        assert max(drops, key=lambda name: int(drops[name])) == most, drops
+        assert drops[most] > 0
+        assert (drops["acl"], drops["rate_limit"]) == (0, 0)
+        assert telemetry.packets_dropped >= sum(drops.values())
+
+
+DNS_SERVER = """
+import socket
+server, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+server.bind(("0.0.0.0", 53))
+sink.bind(("0.0.0.0", 5201))
+print(flush=True)
+while True:
+    server.sendto(*server.recvfrom(2000))
+"""
+FLOOD = """
+import socket, sys, time
+client = sys.argv[1]
+bulk, dns = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+bulk.connect((client, 5201))
+dns.connect((client, 53))
+
+def send(rate, seconds, queries):
+    began, sent, asked = time.monotonic(), 0, 0
+    while (now := time.monotonic() - began) < seconds:
+        while sent < now * rate / 1200:
+            bulk.send(bytes(1172))
+            sent += 1
+        while asked < now / seconds * queries:
+            dns.send(bytes(300))
+            asked += 1
+        time.sleep(0.001)
+
+def answers(seconds):
+    dns.settimeout(seconds)
+    try:
+        return 1 + answers(seconds) if dns.recv(2000) else 0
+    except TimeoutError:
+        return 0
+
+send(7e6, 0.2, 0)
+print("past", flush=True)
+sys.stdin.readline()
+send(7.5e6, 1.5, 40)
+print(answers(0.7), flush=True)
+"""
+
+
+@natively
+async def test_a_flood_on_a_slow_path(topology: Topology, transport: str) -> None:
+    """Of a flow past 1 MB the hub drops what the path does not carry; pings and DNS hardly lose a packet."""
+    async with tunnel_on(topology, transportMode=transport) as (server, _):
+        dns = topology.popen("client", sys.executable, "-c", DNS_SERVER, stdout=-1)
+        assert dns.stdout is not None
+        assert dns.stdout.readline() == b"\n"
         [session] = await server.list_clients()
-        for telemetry in (
-            await server.get_client_telemetry("alice"),
-            await server.get_client_telemetry("alice", session.session_id),
-        ):
-            drops: dict[str, Any] = attrs.asdict(telemetry.drops)
-            assert max(drops, key=lambda name: int(drops[name])) == flood, drops
-            assert drops[flood] > 0
-            assert (drops["acl"], drops["rate_limit"]) == (0, 0)
-            assert telemetry.packets_dropped >= sum(drops.values())
+        command = (sys.executable, "-c", FLOOD, session.assigned_ip)
+        flood = topology.popen("hub", *command, stdin=-1, stdout=-1)
+        assert flood.stdin is not None
+        assert flood.stdout is not None
+        assert flood.stdout.readline() == b"past\n"
+        topology.run("hub", *SLOW, *RATE)
+        flood.stdin.write(b"\n")
+        flood.stdin.flush()
+        pings = ("ping", "-n", "-q", "-c", "30", "-i", "0.04", "-W", "2", session.assigned_ip)
+        assert await ping_loss(topology, "hub", *pings) < 0.2
+        assert int(await asyncio.to_thread(flood.stdout.readline)) > 32  # of 40
+        await assert_dropped(server, "low")

@@ -21,7 +21,7 @@ from smartvpn import (
     Keypair,
     NotFoundError,
     TunnelState,
-    UnreachableError,
+    VpnTimeoutError,
 )
 from smartvpn.server import VpnServer
 from smartvpn.types import ConfigBundle
@@ -34,6 +34,7 @@ from tests.netns.tunnel import (
     client_on,
     eventually,
     hub_on,
+    impatient_client_on,
     iperf,
     ping_loss,
     serve_iperf,
@@ -460,15 +461,13 @@ async def test_our_client_by_wireguard(topology: Topology, mode: str) -> None:
             assert await answers(topology, GATEWAY)
 
 
-@pytest.mark.long(30)
 async def test_our_client_and_a_hub_that_does_not_know_it(topology: Topology) -> None:
     """No answer is what WireGuard gives to strangers: the client says so, and leaves nothing behind."""
     async with wg_hub(topology) as server:
         bundle = await server.create_client("alice")
         await server.remove_client("alice")
-        client = client_on(topology, bundle.smartvpn_config)
-        async with client:
-            with pytest.raises(UnreachableError, match="does not answer"):
+        async with impatient_client_on(topology, bundle.smartvpn_config) as client:
+            with pytest.raises(VpnTimeoutError, match="does not answer"):
                 await client.connect()
             assert (await client.get_status()).state is TunnelState.ERROR
             assert TUN not in topology.run("client", "ip", "link").stdout

@@ -18,6 +18,7 @@ from smartvpn.keys import PrivateKey
 from smartvpn.server import VpnServer
 from smartvpn.types import TunnelState
 from tests.netns.topology import HUB_OUTER, Topology
+from tests.raw import IMPATIENT
 
 SUBNET, GATEWAY = "10.8.0.0/24", "10.8.0.1"
 SUBNET6, GATEWAY6 = "fd08::/64", "fd08::1"
@@ -56,6 +57,13 @@ def hub_on(machine: Topology, **changes: Any) -> VpnServer:
 def client_on(machine: Topology, config: Any, role: str = "client") -> VpnClient:
     """A client to be entered with `async with`; `connect` is up to the test."""
     return VpnClient(STDIO, config, command=daemon(machine, role, "client"))
+
+
+def impatient_client_on(machine: Topology, config: Any) -> VpnClient:
+    """One that soon gives up a hub which says nothing."""
+    command = daemon(machine, "client", "client")
+    first, last = command.index(sys.executable), command.index("smartvpn.daemon")
+    return VpnClient(STDIO, config, command=[*command[:first], *IMPATIENT, *command[last + 1 :]])
 
 
 @asynccontextmanager

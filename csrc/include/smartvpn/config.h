@@ -53,7 +53,7 @@ typedef struct sv_client_entry {
     uint8_t public_key[SV_KEY_SIZE];    /* Noise static key */
     uint8_t wg_public_key[SV_KEY_SIZE]; /* WireGuard static key; all zeros: none */
     const char *assigned_ip;            /* IPv4 of the subnet; NULL: the lowest free one */
-    bool agreed;                        /* see sv_hub_put_client */
+    bool agreed, limit_anew;            /* see sv_hub_put_client */
     bool disabled;
     int64_t expires_at;                  /* seconds since 1970 UTC; 0: never */
     uint32_t max_connections;            /* 0: 1 */

@@ -98,7 +98,8 @@ SV_API void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics);
  * this key or address. SV_E_FULL: no address left. SV_E_INVALID: detail names the pattern or field. Nothing changes on failure; but where memory ends in the
  * middle of it (SV_E_NOMEM) the client may be there no more.
  * An entry that is `agreed` was checked and stored: its assigned_ip is the client's own or held (sv_hub_hold_address), and becomes the client's without being
- * free for a moment. Where it cannot be put even so, nobody comes in by what was before: the client is taken out, and the address is held. */
+ * free for a moment. Where it cannot be put even so, nobody comes in by what was before: the client is taken out, and the address is held.
+ * With `limit_anew` what sv_hub_set_rate_limit said ends also where the entry's limit is as it was. */
 SV_API int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *addr4, char *addr6);
 /* What a put of the entry would answer, its address apart; changes nothing. A caller that stores entries asks this first, stores, and then puts. */
 SV_API int sv_hub_check_client(sv_engine *engine, const sv_client_entry *entry);
