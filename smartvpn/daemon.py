@@ -27,6 +27,7 @@ from attrs import evolve
 
 from smartvpn._caller import calling_as
 from smartvpn._control import Fanout
+from smartvpn._extras import how_to_install
 from smartvpn._json import dump
 from smartvpn._management import (
     ManagementSocket,
@@ -45,7 +46,7 @@ from smartvpn._version import __version__
 from smartvpn.commands import ConnectParams, Mode, StartParams
 from smartvpn.config import ClientConfig, ServerConfig
 from smartvpn.configfile import AnyConfig, VpnConfig
-from smartvpn.errors import InvalidStateError, SmartVpnError, UnreachableError, VpnTimeoutError
+from smartvpn.errors import ConfigError, InvalidStateError, SmartVpnError, UnreachableError, VpnTimeoutError
 from smartvpn.events import Event, Ready
 from smartvpn.hub import Hub
 from smartvpn.ipc import (
@@ -353,7 +354,8 @@ async def _metrics(daemon: Daemon, arguments: argparse.Namespace) -> AsyncIterat
     try:
         from smartvpn.metrics import MetricsEndpoint
     except ModuleNotFoundError as error:
-        raise InvalidStateError(f"--metrics needs {error.name}: pip install 'smartvpn[metrics]'") from None
+        fix = how_to_install("metrics")
+        raise InvalidStateError(f"--metrics needs {error.name}: {fix}") from None
     endpoint = MetricsEndpoint(daemon.service, arguments.metrics_clients, arguments.metrics_host)
     await endpoint.start(arguments.metrics)
     try:
@@ -410,9 +412,19 @@ def _serve_until_ended(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> AnyConfig | None:
-    """The file's config, with the text of the certificates it names: soon we may be another user."""
+    """The file's config, checked. Raises ConfigError with the file's name, OSError."""
     if arguments.config is None:
         return None
+    try:
+        return _read_config(arguments)
+    except ConfigError as error:
+        if not error.field:  # it is no JSON, and says so by its name
+            raise
+        raise ConfigError("", f"{arguments.config}: {error}") from None
+
+
+def _read_config(arguments: argparse.Namespace) -> AnyConfig:
+    """With the text of the certificates it names: soon we may be another user."""
     if arguments.mode is Mode.CLIENT:
         return VpnConfig.load_from_file(arguments.config, "client")
     config = VpnConfig.load_from_file(arguments.config, "server")

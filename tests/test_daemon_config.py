@@ -178,17 +178,18 @@ def _run_with_file(path: Path, mode: str = "server") -> tuple[int, str, str]:
 
 
 def test_a_config_file_that_is_wrong(tmp_path: Path) -> None:
-    """Status 1 and one line on stderr: the field, or why the file cannot be read."""
+    """Status 1 and one line on stderr: the file, and the field, or why it cannot be read."""
     path = tmp_path / "server.json"
+    wrong = f"smartvpn_daemon: {path}: mtu: 5 is not between 576 and 65000\n"
     assert _run_with_file(path) == (1, "", f"smartvpn_daemon: {path}: No such file or directory\n")
     path.write_text("{")
     status, out, errors = _run_with_file(path)
     assert (status, out) == (1, "")
     assert errors.startswith(f"smartvpn_daemon: {path} is not JSON")
     path.write_text(json.dumps(SERVER | {"mtu": 5}))
-    assert _run_with_file(path) == (1, "", "smartvpn_daemon: mtu: 5 is not between 576 and 65000\n")
+    assert _run_with_file(path) == (1, "", wrong)
     path.write_text(json.dumps(CLIENT | {"mtu": 5}))
-    assert _run_with_file(path, "client") == (1, "", "smartvpn_daemon: mtu: 5 is not between 576 and 65000\n")
+    assert _run_with_file(path, "client") == (1, "", wrong)
     assert _run_with_file(tmp_path) == (1, "", f"smartvpn_daemon: {tmp_path}: Is a directory\n")
 
 

@@ -160,7 +160,7 @@ async def test_other_files(tmp_path: Path) -> None:
     for path, reason in (
         (other, "but no registry"),
         (text, "not a database"),
-        (tmp_path, "cannot be opened"),
+        (tmp_path, "cannot be opened: Is a directory$"),
     ):
         with pytest.raises(RegistryError, match=reason):
             await reopen(path)

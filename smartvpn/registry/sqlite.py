@@ -60,7 +60,8 @@ class SqliteRegistry:
         try:
             return cls._open_file(path, migrations)
         except (OSError, sqlite3.Error) as error:
-            raise RegistryError(f"the registry {path} cannot be opened: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise RegistryError(f"the registry {path} cannot be opened: {reason}") from error
 
     @classmethod
     def _open_file(cls, path: str, migrations: Sequence[str]) -> Self:
