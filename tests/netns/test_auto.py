@@ -400,6 +400,7 @@ async def test_an_outage_on_auto(topology: Topology) -> None:
     await outage(topology, 30, transportMode="both")
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize("mode", ["websocket", "quic", "both"])
 async def test_the_hub_restarts(topology: Topology, tmp_path_factory: Any, mode: str) -> None:
     """kill -9 of a hub: once it is back its client has its address again, and connections inside go on.
