@@ -255,7 +255,7 @@ class _Running:
         """Wait for the session, then set addresses, routes and DNS."""
         try:
             async with asyncio.timeout(seconds):
-                await self._first
+                await asyncio.shield(self._first)
         except VpnTimeoutError:  # says more
             raise
         except TimeoutError:

@@ -23,7 +23,7 @@ IMPATIENT = (
     "-c",
     "import sys\n"
     "from smartvpn import daemon, tunnel\n"
-    "tunnel.HANDSHAKE_SECS, tunnel.CONNECT_SECS = 0.3, 0.6\n"
+    "tunnel.HANDSHAKE_SECS, tunnel.CONNECT_SECS = 0.3, 0.5\n"
     "sys.exit(daemon.main())\n",
 )
 """a client's daemon that soon gives up a hub which says nothing"""

@@ -360,20 +360,19 @@ def test_a_hub_that_never_answers(topology: Topology, tmp_path: Path) -> None:
     arguments = ("--management", "--mode", "client", "--tun-name", TUN)
     with DaemonProcess(*arguments, prefix=prefix, program=IMPATIENT) as client:
         assert client.lines.receive()["event"] == "ready"
-        for config, words in (
-            (native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7443/"}, "in time"),
-            (native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7444/"}, "in time"),
-            (native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7443"}, "in time"),
-            (native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7444"}, "in time"),
-            (
-                native | {"transport": "auto", "serverUrl": f"{HUB_OUTER}:7443"},
-                "",
-            ),  # whichever limit is met first
-            (wireguard | {"transport": "wireguard"}, "does not answer"),
+        for config in (
+            native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7443/"},
+            native | {"transport": "websocket", "serverUrl": f"ws://{HUB_OUTER}:7444/"},
+            native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7443"},
+            native | {"transport": "quic", "serverUrl": f"{HUB_OUTER}:7444"},
+            native
+            | {"transport": "auto", "serverUrl": f"{HUB_OUTER}:7443"},  # longer than a connect may take
+            wireguard | {"transport": "wireguard"},
         ):
             config |= {"serverPublicKey": PrivateKey.generate().public_key.base64}
             code, error = client.lines.refusal("connect", config)
-            assert (code, HUB_OUTER in error, words in error) == ("TIMEOUT", True, True), (code, error)
+            assert code == "TIMEOUT", error
+            assert re.search(f"{HUB_OUTER}:744[34].* (in time|does not answer)", error)
             assert client.lines.result("getStatus") == {"state": "error", "lastError": error}
         assert client.end() == 0
     assert state(topology, "client") == before
