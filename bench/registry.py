@@ -372,6 +372,7 @@ Written by `bench/registry.py --write`. Figures of one run: compare only within 
 - Kernel: {platform.system()} {platform.release()}, {os.cpu_count()} cores
 - Everything through the daemon's Unix socket, one connection; every write is on the disk before its answer
 - The two hubs of `updateClient` were asked in turns of 50
+- The longest waits: of a second connection, which asks for the status all the time
 
 | what | measured | wanted |
 |---|---:|---:|
