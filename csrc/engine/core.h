@@ -87,6 +87,12 @@ struct sv_traffic {
     sv_counter too_big_sent;
 };
 
+static inline void sv_count_drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
+{
+    sv_count(&traffic->drops[verdict], 1);
+    sv_count(&traffic->bytes_dropped, bytes);
+}
+
 /* What other threads may ask of the session, refreshed when its connection is flushed. */
 struct sv_published {
     sv_counter last_received, last_keepalive; /* ns of the monotonic clock */
@@ -244,7 +250,7 @@ void sv_outbound_tun_ready(struct sv_worker *worker);
 void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip);
 /* Makes sure that n bytes fit behind conn->tx, sending what is there when they would not. false: no memory. */
 bool sv_outbound_room(struct sv_conn *conn, size_t n);
-/* One packet by the link's stream, whatever it is waiting for. */
+/* One packet as a frame of the link's stream, past the queues. */
 void sv_outbound_frame(struct sv_conn *conn, const uint8_t *packet, size_t len);
 /* Sends the sealed bytes that wait. */
 void sv_outbound_send(struct sv_conn *conn);

@@ -89,12 +89,6 @@ static void count_sent(struct sv_conn *conn, size_t len)
     sv_count(&conn->traffic.bytes_out, len);
 }
 
-static void count_drop(struct sv_conn *conn, enum sv_verdict why, size_t len)
-{
-    sv_count(&conn->traffic.drops[why], 1);
-    sv_count(&conn->traffic.bytes_dropped, len);
-}
-
 static struct sv_buf *copy_of(struct sv_conn *conn, const uint8_t *bytes, size_t len)
 {
     struct sv_buf *buf = sv_buf_get(&conn->worker->pool, len);
@@ -122,7 +116,7 @@ static void hold(struct sv_conn *conn, const uint8_t *sealed, size_t sealed_len,
     cut->packet = copy_of(conn, packet, len);
     if (!cut->held || !cut->packet) {
         let_go(cut);
-        count_drop(conn, SV_DROP_NORMAL, len);
+        sv_count_drop(&conn->traffic, SV_DROP_NORMAL, len);
     }
 }
 
@@ -138,7 +132,7 @@ static bool send_one(struct sv_conn *conn, const uint8_t *packet, size_t len)
     } else if (error == SV_E_AGAIN) {
         hold(conn, sealed, n, packet, len);
     } else {
-        count_drop(conn, error == SV_E_INVALID ? SV_DROP_TOO_BIG : SV_DROP_NO_ROUTE, len);
+        sv_count_drop(&conn->traffic, error == SV_E_INVALID ? SV_DROP_TOO_BIG : SV_DROP_NO_ROUTE, len);
     }
     return error != SV_E_AGAIN;
 }
@@ -208,7 +202,7 @@ static bool send_held(struct sv_conn *conn)
     } else if (error == SV_E_INVALID) {
         sv_outbound_frame(conn, packet->data, sv_buf_len(packet));
     } else {
-        count_drop(conn, SV_DROP_NO_ROUTE, sv_buf_len(packet));
+        sv_count_drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(packet));
     }
     let_go(cut);
     return true;

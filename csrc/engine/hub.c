@@ -374,11 +374,12 @@ int sv_hub_put_client(sv_engine *engine, const sv_client_entry *entry, char *add
     struct sv_hub *hub = engine->hub;
     struct sv_client *client = NULL;
     struct rules rules = {0};
-    int error = hub ? read_entry(entry, &rules.policy) : SV_E_STATE;
+    int error;
 
     if (!hub) {
-        return error;
+        return SV_E_STATE;
     }
+    error = read_entry(entry, &rules.policy);
     pthread_mutex_lock(&hub->lock);
     if (!error) {
         error = put_locked(hub, entry, &rules, &client);

@@ -9,12 +9,6 @@
 #include "packet/checksum.h"
 #include "packet/gso.h"
 
-static void drop(struct sv_conn *conn, enum sv_verdict verdict, size_t bytes)
-{
-    sv_count(&conn->traffic.drops[verdict], 1);
-    sv_count(&conn->traffic.bytes_dropped, bytes);
-}
-
 /* ---- to the TUN ---- */
 
 void sv_inbound_write_tun(void *ctx, const struct sv_vnet *vnet, struct iovec *iov, size_t count)
@@ -142,7 +136,7 @@ static void keep_up(struct sv_conn *conn, struct sv_buf **slot, const struct sv_
         kept->tag = flow;
     }
     if (!kept || sv_queue_push(queue, now, kept, klass)) {
-        drop(conn, SV_DROP_RATE, len);
+        sv_count_drop(&conn->traffic, SV_DROP_RATE, len);
     }
 }
 
@@ -157,7 +151,7 @@ static void limit_segment(struct sv_conn *conn, struct sv_buf **slot, struct sv_
     struct arrival a = {.packet = (*slot)->data, .len = sv_buf_len(*slot)};
 
     if (sv_ip_parse(&a.ip, a.packet, a.len)) {
-        drop(conn, SV_DROP_MALFORMED, a.len);
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, a.len);
     } else if (passes_up(conn, limiter, a.len)) {
         deliver(conn, &a);
         sv_gro_flush(conn->worker->gro);
@@ -173,7 +167,7 @@ static void limit_super(struct sv_conn *conn, struct arrival *a, struct sv_limit
     struct sv_buf *segment = NULL;
 
     if (sv_gso_init(&it, a->packet, a->len, &a->ip, a->kind, a->segment_size)) {
-        drop(conn, SV_DROP_MALFORMED, a->len);
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, a->len);
         return;
     }
     for (;;) {
@@ -203,7 +197,7 @@ static void limit(struct sv_conn *conn, struct arrival *a, struct sv_limiter *li
         struct sv_buf *buf = sv_buf_get(&conn->worker->pool, SV_BUF_LARGE);
 
         if (!buf) {
-            drop(conn, SV_DROP_RATE, a->len);
+            sv_count_drop(&conn->traffic, SV_DROP_RATE, a->len);
             return;
         }
         memcpy(buf->data, a->packet, a->len);
@@ -253,7 +247,7 @@ static void on_packet(struct sv_conn *conn, const struct sv_received *received)
     enum sv_verdict verdict;
 
     if (sv_ip_parse(&a.ip, a.packet, a.len) || (a.kind && !prepare_super(&a))) {
-        drop(conn, SV_DROP_MALFORMED, a.len);
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, a.len);
         return;
     }
     if (!conn->worker->engine->server) {
@@ -265,7 +259,7 @@ static void on_packet(struct sv_conn *conn, const struct sv_received *received)
     }
     verdict = judge(conn, &a);
     if (verdict != SV_PASS) {
-        drop(conn, verdict, a.len);
+        sv_count_drop(&conn->traffic, verdict, a.len);
         return;
     }
     limiter = sv_hub_limiter(conn->client);
@@ -309,7 +303,7 @@ static void on_event(struct sv_conn *conn, const struct sv_received *received)
         on_packet(conn, received);
         break;
     case SV_SESSION_ON_MALFORMED:
-        drop(conn, SV_DROP_MALFORMED, received->packet_len);
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, received->packet_len);
         break;
     case SV_SESSION_ON_DISCONNECT:
         on_peer_disconnect(conn, received);
@@ -354,7 +348,7 @@ void sv_inbound_datagram(struct sv_conn *conn, uint8_t *bytes, size_t len)
     uint8_t *dst = gather(worker, len);
 
     if (!dst || sv_session_open_datagram_to(&conn->session, worker->loop.now, bytes, len, dst, &received)) {
-        drop(conn, SV_DROP_REPLAY, len);
+        sv_count_drop(&conn->traffic, SV_DROP_REPLAY, len);
         return;
     }
     worker->gathered->end += len;

@@ -16,12 +16,6 @@ enum {
     SILENT_MS = 100,
 };
 
-static void drop(struct sv_traffic *traffic, enum sv_verdict verdict, size_t bytes)
-{
-    sv_count(&traffic->drops[verdict], 1);
-    sv_count(&traffic->bytes_dropped, bytes);
-}
-
 static size_t segments_of(const struct sv_buf *buf, const struct sv_ip *ip)
 {
     return buf->kind ? sv_gso_segments(sv_buf_len(buf), ip, buf->kind, buf->segment_size) : 1;
@@ -109,7 +103,7 @@ void sv_outbound_frame(struct sv_conn *conn, const uint8_t *packet, size_t len)
     struct sv_buf *buf = sv_buf_get(&conn->worker->pool, len);
 
     if (!buf) {
-        drop(&conn->traffic, SV_DROP_NORMAL, len);
+        sv_count_drop(&conn->traffic, SV_DROP_NORMAL, len);
         return;
     }
     memcpy(buf->data, packet, len);
@@ -157,13 +151,13 @@ static void enqueue(struct sv_conn *conn, struct sv_buf **slot, enum sv_class kl
     struct sv_buf *buf = queue ? sv_outbound_keep(conn->worker, slot) : NULL;
 
     if (!buf) {
-        drop(&conn->traffic, why_full(conn, klass), len);
+        sv_count_drop(&conn->traffic, why_full(conn, klass), len);
         return;
     }
     klass = sv_queue_class(queue, flow, klass);
     buf->tag = flow;
     if (sv_queue_push(queue, conn->worker->loop.now, buf, klass)) {
-        drop(&conn->traffic, why_full(conn, klass), len);
+        sv_count_drop(&conn->traffic, why_full(conn, klass), len);
     }
 }
 
@@ -179,9 +173,13 @@ static bool is_blocked(const struct sv_conn *conn, bool datagrams)
     return datagrams ? sv_cut_blocked(conn) : conn->link->blocked;
 }
 
-static bool takes_super(const struct sv_conn *conn, const struct sv_buf *buf)
+/* As one frame: what the peer can take, and protocol.md allows. */
+static bool takes_super(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
-    return buf->kind == 3 ? conn->super_udp : conn->super_tcp;
+    bool taken = buf->kind == 3 ? conn->super_udp : conn->super_tcp;
+
+    return taken && buf->segment_size >= SV_SUPER_SEGMENT_MIN && segments <= SV_SUPER_SEGMENTS_MAX &&
+           sv_buf_len(buf) <= SUPER_PLAIN_MAX;
 }
 
 /* Meant for datagrams, which it is too long for now. */
@@ -192,10 +190,12 @@ static void send_apart(struct sv_conn *conn, const struct sv_buf *buf, const str
     size_t n;
 
     if (!segment || sv_gso_init(&it, buf->data, sv_buf_len(buf), ip, buf->kind, buf->segment_size)) {
-        drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
     } else {
         while ((n = sv_gso_next(&it, segment->data))) {
-            sv_outbound_frame(conn, segment->data, n);
+            segment->end = segment->data + n;
+            send_frame(conn, segment, 1);
+            sv_buf_reset(segment);
         }
     }
     sv_buf_put(segment);
@@ -207,7 +207,7 @@ static void transmit(struct sv_conn *conn, struct sv_buf **slot, const struct sv
 {
     if (datagrams) {
         sv_cut_send(conn, slot, ip);
-    } else if ((*slot)->kind && !takes_super(conn, *slot)) {
+    } else if ((*slot)->kind && !takes_super(conn, *slot, segments)) {
         send_apart(conn, *slot, ip);
     } else {
         send_frame(conn, *slot, segments);
@@ -228,9 +228,7 @@ static bool takes_long(const struct sv_link *link, size_t len)
 
 static bool super_fits(const struct sv_conn *conn, const struct sv_buf *buf, size_t segments)
 {
-    return takes_super(conn, buf) && buf->segment_size >= SV_SUPER_SEGMENT_MIN &&
-           segments <= SV_SUPER_SEGMENTS_MAX && sv_buf_len(buf) <= SUPER_PLAIN_MAX &&
-           !takes_long(conn->link, sv_buf_len(buf));
+    return takes_super(conn, buf, segments) && !takes_long(conn->link, sv_buf_len(buf));
 }
 
 static void forward(struct sv_conn *conn, struct sv_buf **slot, const struct sv_ip *ip, enum sv_class klass,
@@ -256,7 +254,7 @@ static void split(struct sv_conn *conn, struct sv_buf *super, const struct sv_ip
     size_t n;
 
     if (!segment || sv_gso_init(&it, super->data, sv_buf_len(super), ip, super->kind, super->segment_size)) {
-        drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(super));
+        sv_count_drop(&conn->traffic, SV_DROP_MALFORMED, sv_buf_len(super));
         sv_buf_put(segment);
         return;
     }
@@ -291,7 +289,7 @@ static void answer_too_big(struct sv_conn *conn, const struct sv_buf *buf, const
     size_t n = sv_icmp_too_big(answer, buf->data, ip, who_answers(conn, ip),
                                (uint16_t)sv_mtu_limit(conn->link, conn->mtu));
 
-    drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
+    sv_count_drop(&conn->traffic, SV_DROP_TOO_BIG, sv_buf_len(buf));
     if (n) {
         iov[1] = (struct iovec){.iov_base = answer, .iov_len = n};
         if (sv_tun_write(conn->worker->tun_queue, &plain, iov, 2) == 0) {
@@ -326,7 +324,7 @@ void sv_outbound_packet(struct sv_conn *conn, struct sv_buf **slot, const struct
     bool datagrams, whole;
 
     if (!conn->link || conn->closing) {
-        drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+        sv_count_drop(&conn->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
         return;
     }
     if (too_big(conn, buf, ip)) {
@@ -434,7 +432,7 @@ static void to_nobody(struct sv_worker *worker, const struct sv_buf *buf, const 
             sv_classify(worker->classifier, worker->loop.now, ip, &flow);
             keep(worker, sv_dialer_keep(worker->engine), buf, ip, flow);
         }
-        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+        sv_count_drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
     }
 }
 
@@ -462,7 +460,7 @@ static void tun_packet(struct sv_worker *worker, const struct sv_vnet *vnet)
 
     if (sv_vnet_classify(vnet, buf->data, sv_buf_len(buf), &buf->kind, &buf->segment_size) ||
         sv_ip_parse(&ip, buf->data, sv_buf_len(buf))) {
-        drop(&worker->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
+        sv_count_drop(&worker->traffic, SV_DROP_MALFORMED, sv_buf_len(buf));
         return;
     }
     if (!buf->kind && (vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) {
@@ -531,7 +529,7 @@ void sv_outbound_push_strays(struct sv_worker *worker)
         }
         for (; buf; buf = next) {
             next = buf->next;
-            drop(&worker->traffic, SV_DROP_NORMAL, sv_buf_len(buf));
+            sv_count_drop(&worker->traffic, SV_DROP_NORMAL, sv_buf_len(buf));
             sv_buf_put(buf);
         }
     }
@@ -549,7 +547,7 @@ static void stray_arrived(struct sv_worker *worker, struct sv_buf **slot)
     }
     conn = sv_hub_route(worker->engine, ip.dst);
     if (!conn || conn->worker != worker) {
-        drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
+        sv_count_drop(&worker->traffic, SV_DROP_NO_ROUTE, sv_buf_len(buf));
         return;
     }
     sv_outbound_packet(conn, slot, &ip);
