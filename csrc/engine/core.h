@@ -296,22 +296,24 @@ void sv_inbound_drain(struct sv_conn *conn);
 void sv_traffic_fill(sv_session_info *info, const struct sv_traffic *traffic);
 void sv_quality_fill(sv_quality_info *info, const struct sv_published *published);
 
-/* ---- hub_session.c: what the hub decides about sessions; each takes the hub's lock itself ---- */
+/* ---- hub_hello.c: who may come in; each takes the hub's lock itself ---- */
 bool sv_hub_admit_source(void *worker, const uint8_t remote[16]);
 /* The first frame of a connection: may its handshake be computed at all? */
 bool sv_hub_admits_init(struct sv_conn *conn, const uint8_t *frame, size_t len);
 void sv_hub_on_hello(struct sv_conn *conn);
-/* false: the session was refused (a Disconnect waits). */
-bool sv_hub_on_live(struct sv_conn *conn);
 /* What came ends the connection without an answer: counts and logs it. */
 void sv_hub_on_fatal(struct sv_conn *conn, const char *why);
+
+/* ---- hub_seat.c: sessions; each takes the hub's lock itself ---- */
+/* false: the session was refused (a Disconnect waits). */
+bool sv_hub_on_live(struct sv_conn *conn);
 void sv_hub_on_closed(struct sv_conn *conn);
 /* Another connection has taken its place: what it kept goes there. */
 void sv_hub_pass_on(struct sv_conn *conn);
 /* Frees the object after a grace period. */
 void sv_hub_free_later(struct sv_engine *engine, struct sv_conn *conn);
 
-/* The same, on the packet path: no lock. */
+/* ---- hub_route.c: on the packet path, without a lock ---- */
 struct sv_conn *sv_hub_route(struct sv_engine *engine, const uint8_t dst[16]);
 struct sv_limiter *sv_hub_limiter(const struct sv_client *client);
 int sv_hub_priority(const struct sv_client *client);
@@ -319,6 +321,7 @@ int sv_hub_priority(const struct sv_client *client);
 enum sv_verdict sv_hub_check_destination(const struct sv_hub *hub, const struct sv_client *client,
                                          const struct sv_ip *ip);
 
+/* ---- hub_path.c ---- */
 /* The link's remote address is another one than other threads know. */
 void sv_hub_note_remote(struct sv_conn *conn);
 /* The peer speaks from another address: may it? */

@@ -79,6 +79,11 @@ struct sv_hub {
     atomic_size_t active;
 };
 
+static inline struct sv_hub *sv_hub_of(const struct sv_conn *conn)
+{
+    return conn->worker->engine->hub;
+}
+
 int sv_hub_new(struct sv_hub **hub, struct sv_engine *engine, const sv_server_config *config);
 int sv_hub_start_control(struct sv_hub *hub);
 void sv_hub_stop_control(struct sv_hub *hub);
@@ -89,14 +94,23 @@ void sv_hub_free(struct sv_hub *hub);
 
 struct sv_client *sv_hub_find_client(struct sv_hub *hub, const char *id);
 
+/* ---- hub_seat.c ---- */
+
+/* The seat that the connection's hello resumes, the one that its instance had; NULL: none. */
+struct sv_seat *sv_seat_resumable(struct sv_hub *hub, const struct sv_conn *conn,
+                                  const struct sv_client *client);
+struct sv_seat *sv_seat_same_instance(const struct sv_client *client, const struct sv_conn *conn);
+/* Has a live session of the client this address? */
+bool sv_seat_index_in_use(const struct sv_client *client, uint32_t index);
 /* Takes the seat away and its address back; the route as well, if it still leads to this seat's connection. */
 void sv_seat_free(struct sv_hub *hub, struct sv_seat *seat);
 /* Tells the worker to end the seat's connection; a seat without one is freed. */
 void sv_seat_end(struct sv_hub *hub, struct sv_seat *seat, unsigned code);
-/* What a connection of the client counted, when it is closed. */
-void sv_hub_keep_traffic(struct sv_hub *hub, struct sv_client *client, const struct sv_traffic *traffic);
 
 /* ---- hub_totals.c ---- */
+
+/* What a connection of the client counted, when it is closed. */
+void sv_hub_keep_traffic(struct sv_hub *hub, struct sv_client *client, const struct sv_traffic *traffic);
 
 /* It has a session, or had one end: the next listing of counters has it. */
 void sv_hub_list_untold(struct sv_hub *hub, struct sv_client *client);

@@ -3,11 +3,6 @@
 
 #include "engine/hub.h"
 
-static struct sv_hub *hub_of(const struct sv_conn *conn)
-{
-    return conn->worker->engine->hub;
-}
-
 /* The address is not proven yet, so nothing is counted against it: anybody may put another's into his packets. Who has not said who he is stays where
  * he is; a client is judged by its rules. */
 static bool path_is_refused(const struct sv_conn *conn, const uint8_t remote[16])
@@ -26,7 +21,7 @@ static void note_remote(struct sv_conn *conn, const uint8_t remote[16], uint16_t
 
 bool sv_hub_admits_path(struct sv_conn *conn, const uint8_t remote[16], uint16_t port)
 {
-    struct sv_hub *hub = hub_of(conn);
+    struct sv_hub *hub = sv_hub_of(conn);
     bool refused;
 
     pthread_mutex_lock(&hub->lock);
@@ -43,7 +38,7 @@ bool sv_hub_admits_path(struct sv_conn *conn, const uint8_t remote[16], uint16_t
 
 void sv_hub_note_remote(struct sv_conn *conn)
 {
-    struct sv_hub *hub = hub_of(conn);
+    struct sv_hub *hub = sv_hub_of(conn);
 
     pthread_mutex_lock(&hub->lock);
     note_remote(conn, conn->link->remote, conn->link->remote_port);
