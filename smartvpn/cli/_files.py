@@ -112,13 +112,13 @@ def _told(path: Path) -> Iterator[None]:
 
 def rescue(texts: Mapping[Path, str]) -> list[Path]:
     """Files of the same names where there is room: at home, or in a temporary folder. Empty: nowhere."""
-    for base in (Path.home(), Path(tempfile.gettempdir()), Path("/dev/shm")):
+    for base in (Path.home, tempfile.gettempdir, lambda: "/dev/shm"):
         folder: Path | None = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix="smartvpn-", dir=base))  # mode 0700
+            folder = Path(tempfile.mkdtemp(prefix="smartvpn-", dir=base()))  # mode 0700
             saved = {folder / path.name: text for path, text in texts.items()}
             write_all(saved)
-        except (OSError, Failure):
+        except (OSError, RuntimeError, Failure):  # RuntimeError: a user without a home
             if folder is not None:
                 folder.rmdir()
             continue

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from smartvpn.keys import PrivateKey
-from tests.cli.tool import COMMAND, Machine, environment, stock
+from tests.cli.tool import COMMAND, Machine, environment, run, stock
 from tests.netns.topology import Topology
 
 GATEWAY = "10.8.0.1"
@@ -259,6 +260,27 @@ def test_fresh_keys_are_kept_elsewhere(up: Machine) -> None:
     kept = json.loads((folder / "alice.json").read_text())
     assert PrivateKey(kept["clientPrivateKey"]).public_key.base64 == entry["publicKey"]
     assert kept["clientPrivateKey"] not in done.err
+
+
+def test_no_place_at_all_for_fresh_keys(up: Machine) -> None:
+    """The line says that they are lost and how to go on, and no key: the next rotation works."""
+    assert up("client", "add", "alice").status == 0
+    read_only = "".join(
+        f"mount --rbind {place} {place} && mount -o remount,bind,ro {place} && "
+        for place in sorted({"/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir()})
+    )
+    command = up.topology.command("hub", "sh", "-c", f'{read_only} exec "$@"', "sh")
+    with small_disk(up.folder / "disk", "nr_inodes=3") as disk:
+        words = ("client", "rotate", "alice", "--out", disk, "--socket", up.socket)
+        done = run(*words, prefix=tuple(command), cwd=Path("/proc"), HOME=str(disk))
+        assert (done.status, "No space left" in done.one_line()) == (1, True)
+        assert "its old keys have ended and the fresh ones are lost: make room and rotate again" in done.err
+        assert list(disk.iterdir()) == []
+    assert not list(up.folder.glob("smartvpn-*"))
+    assert up("client", "rotate", "alice", "--force").status == 0
+    entry = up("client", "show", "alice", "--json").json()["entry"]
+    kept = json.loads((up.folder / "alice.json").read_text())
+    assert PrivateKey(kept["clientPrivateKey"]).public_key.base64 == entry["publicKey"]
 
 
 def test_names_lead_nowhere_and_steer_nothing(up: Machine) -> None:
