@@ -159,7 +159,7 @@ def _connected(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
 def _entry(number: int) -> ClientEntry:
     return ClientEntry(
         client_id=f"client-{number:06}",
-        public_key=encode_key(number.to_bytes(32)),
+        public_key=encode_key((1 << 254 | number).to_bytes(32)),
         wg_public_key=encode_key((1 << 255 | number).to_bytes(32)),
         assigned_ip=f"10.{number + 2 >> 16}.{number + 2 >> 8 & 255}.{number + 2 & 255}",
         enabled=number % 10 != 0,

@@ -27,7 +27,7 @@ from smartvpn._address import (
     parse_server_url,
 )
 from smartvpn.errors import ConfigError
-from smartvpn.keys import decode_key
+from smartvpn.keys import decode_key, decode_public_key
 
 Check: TypeAlias = Callable[[Any], object]
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -317,6 +317,7 @@ def _usable(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
 
 
 key = _of_text(decode_key)
+public_key = _of_text(decode_public_key)
 cert_hash = _of_text(_cert_hash)
 address = _of_text(parse_address)
 ipv4 = _of_text(_ipv4)

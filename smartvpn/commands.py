@@ -112,8 +112,8 @@ class CreateClientParams:
     expires_at: datetime | None = field(default=None, converter=check.utc, validator=optional(check.moment))
     assigned_ip: str | None = field(default=None, validator=optional(check.ipv4))
     enabled: bool = field(default=True, validator=valid(check.boolean))
-    public_key: str | None = field(default=None, validator=optional(check.key))
-    wg_public_key: str | None = field(default=None, validator=optional(check.key))
+    public_key: str | None = field(default=None, validator=optional(check.public_key))
+    wg_public_key: str | None = field(default=None, validator=optional(check.public_key))
 
 
 @frozen(kw_only=True)
@@ -155,7 +155,7 @@ class RateLimitParams:
 class PeerKeyParams:
     """A WireGuard peer."""
 
-    public_key: str = field(validator=valid(check.key))
+    public_key: str = field(validator=valid(check.public_key))
 
 
 _WRAPPED: dict[type, type] = {StartParams: ServerConfig, ConnectParams: ClientConfig}

@@ -147,8 +147,8 @@ class ClientEntry:
     """A client as the registry holds it; public halves of keys only."""
 
     client_id: str = field(validator=valid(check.client_id))
-    public_key: str = field(validator=valid(check.key))
-    wg_public_key: str = field(validator=valid(check.key))
+    public_key: str = field(validator=valid(check.public_key))
+    wg_public_key: str = field(validator=valid(check.public_key))
     security: ClientSecurity = field(
         default=Factory(ClientSecurity), validator=valid(check.instance(ClientSecurity))
     )
@@ -171,7 +171,7 @@ class ClientEntry:
 class WgPeerConfig:
     """A WireGuard peer that is no client of the registry, such as a router."""
 
-    public_key: str = field(validator=valid(check.key))
+    public_key: str = field(validator=valid(check.public_key))
     preshared_key: str | None = field(default=None, repr=False, validator=optional(check.key))
     allowed_ips: tuple[str, ...] = field(converter=check.strings, validator=each(check.address_or_network))
     endpoint: str | None = field(default=None, validator=optional(check.endpoint))
@@ -194,7 +194,7 @@ class ServerConfig:
 
     listen_addr: str | None = field(default=None, validator=optional(check.listen))
     private_key: str = field(repr=False, validator=valid(check.key))
-    public_key: str = field(validator=valid(check.key))
+    public_key: str = field(validator=valid(check.public_key))
     subnet: str = field(validator=valid(check.subnet))
     subnet6: str | None = field(default=None, validator=optional(check.subnet6))
     tls_cert: str | None = field(default=None, repr=False, validator=optional(check.filled))
@@ -370,9 +370,9 @@ class ClientConfig:
 
     server_url: str | None = field(default=None, validator=optional(check.server_url))
     quic_server_url: str | None = field(default=None, validator=optional(check.endpoint))
-    server_public_key: str = field(validator=valid(check.key))
+    server_public_key: str = field(validator=valid(check.public_key))
     client_private_key: str | None = field(default=None, repr=False, validator=optional(check.key))
-    client_public_key: str | None = field(default=None, validator=optional(check.key))
+    client_public_key: str | None = field(default=None, validator=optional(check.public_key))
     transport: Transport = field(
         default=Transport.AUTO,
         converter=_transport,

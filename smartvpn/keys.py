@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 from typing import NoReturn
 
@@ -16,7 +17,20 @@ from nacl.utils import random as random_bytes
 from smartvpn.errors import InvalidKeyError
 
 KEY_BYTES = 32
+# u of the points whose order divides 8, on the curve and its twist (RFC 7748 section 4.1).
+_FIELD = 2**255 - 19
+_LOW_ORDER = {
+    0,
+    1,
+    _FIELD - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+}
 _NOT_A_KEY = "is not a key: expected base64 of 32 bytes (44 characters)"
+
+
+# Stands in for a public key where there is none: nobody knows its private half.
+NOBODYS_KEY = base64.b64encode(hashlib.sha256(b"nobody's key").digest()).decode("ascii")
 
 
 def decode_key(text: str) -> bytes:
@@ -31,6 +45,18 @@ def decode_key(text: str) -> bytes:
         raise InvalidKeyError(_NOT_A_KEY) from None
     if len(raw) != KEY_BYTES or encode_key(raw) != text:
         raise InvalidKeyError(_NOT_A_KEY)
+    return raw
+
+
+def decode_public_key(text: str) -> bytes:
+    """The 32 bytes of an X25519 public key in base64.
+
+    Raises InvalidKeyError too for a point of low order, all zeros among them: no secret can be agreed with
+    it (RFC 7748 section 6.1), so no peer that has it would ever answer.
+    """
+    raw = decode_key(text)
+    if int.from_bytes(raw, "little") % 2**255 % _FIELD in _LOW_ORDER:
+        raise InvalidKeyError("is no public key: a point of low order, such as all zeros")
     return raw
 
 

@@ -17,7 +17,7 @@ from smartvpn import _fields as check
 from smartvpn._fields import optional, valid
 from smartvpn.config import ClientConfig, ClientEntry, ClientSecurity, RateLimit, Transport
 from smartvpn.errors import ConfigError
-from smartvpn.keys import KEY_BYTES, PrivateKey, encode_key
+from smartvpn.keys import NOBODYS_KEY, PrivateKey
 
 
 class Unset(Enum):
@@ -74,7 +74,7 @@ def _transport(value: str) -> Transport:
 class Keypair:
     """An X25519 key pair in base64."""
 
-    public_key: str = field(validator=valid(check.key))
+    public_key: str = field(validator=valid(check.public_key))
     private_key: str = field(repr=False, validator=valid(check.key))
 
     @classmethod
@@ -460,6 +460,5 @@ class ClientUpdate:
         return self.security is None
 
 
-_NO_KEY = encode_key(bytes(KEY_BYTES))
 # Holds every default, and stands in for the entry when an update is checked on its own.
-_BLANK = ClientEntry(client_id="-", public_key=_NO_KEY, wg_public_key=_NO_KEY, assigned_ip="0.0.0.0")
+_BLANK = ClientEntry(client_id="-", public_key=NOBODYS_KEY, wg_public_key=NOBODYS_KEY, assigned_ip="0.0.0.0")

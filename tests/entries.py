@@ -14,7 +14,7 @@ def entry(number: int, **changes: Any) -> ClientEntry:
     """A client that shares nothing with those of other numbers."""
     fields = {
         "client_id": f"client-{number:06}",
-        "public_key": encode_key(number.to_bytes(32)),
+        "public_key": encode_key((1 << 254 | number).to_bytes(32)),
         "wg_public_key": encode_key((1 << 255 | number).to_bytes(32)),
         "assigned_ip": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}",
     }

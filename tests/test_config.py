@@ -20,6 +20,7 @@ from smartvpn.config import (
     WgPeerConfig,
 )
 from smartvpn.errors import ConfigError
+from smartvpn.keys import encode_key
 from smartvpn.types import UNSET, ClientUpdate, Keypair, SecurityUpdate
 
 HUB = Keypair.generate()
@@ -204,6 +205,7 @@ CLIENT_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"server_url": "hub"}, "serverUrl"),
     ({"quic_server_url": "quic://hub"}, "quicServerUrl"),
     ({"server_public_key": ""}, "serverPublicKey"),
+    ({"server_public_key": encode_key(bytes(32))}, "serverPublicKey"),
     ({"client_private_key": "x"}, "clientPrivateKey"),
     ({"client_private_key": HUB.private_key, "client_public_key": OTHER.public_key}, "clientPublicKey"),
     ({"transport": "tcp"}, "transport"),

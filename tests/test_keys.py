@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smartvpn.errors import InvalidKeyError
-from smartvpn.keys import PresharedKey, PrivateKey, PublicKey, decode_key
+from smartvpn.keys import PresharedKey, PrivateKey, PublicKey, decode_key, decode_public_key, encode_key
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "noise_cacophony_IK.json").read_text())["vectors"]
+FOLDER = Path(__file__).parent / "vectors"
+VECTORS = json.loads((FOLDER / "noise_cacophony_IK.json").read_text())["vectors"]
 KEYS = {(v["resp_static"], v["init_remote_static"]) for v in VECTORS if "_25519_" in v["protocol_name"]}
+GROUPS = json.loads((FOLDER / "wycheproof_x25519.json").read_text())["testGroups"]
+X25519 = [case for group in GROUPS for case in group["tests"]]
 
 
 def test_public_key_of_the_vectors() -> None:
@@ -27,6 +30,19 @@ def test_text_round_trip(raw: bytes) -> None:
     """Bytes and base64 are two forms of one value."""
     key = PublicKey(raw)
     assert (PublicKey(key.base64), PublicKey(str(key)).raw, decode_key(key.base64)) == (key, raw, raw)
+
+
+def test_points_of_low_order() -> None:
+    """No public key: the points of low order, in each way to write them, and no others."""
+    secrets = {case["public"]: int(case["shared"], 16) for case in X25519}
+    assert 0 in secrets.values()
+    for public, secret in secrets.items():
+        raw = bytes.fromhex(public)
+        if secret:
+            assert decode_public_key(encode_key(raw)) == raw
+        else:
+            with pytest.raises(InvalidKeyError, match="low order"):
+                decode_public_key(encode_key(raw))
 
 
 @given(st.binary(max_size=40).filter(lambda raw: len(raw) != 32))

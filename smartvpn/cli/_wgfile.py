@@ -28,7 +28,7 @@ _INTERFACE = {
     "postdown",
 }
 _PEER = {"publickey", "presharedkey", "allowedips", "endpoint", "persistentkeepalive"}
-_KEYS = {"privatekey", "publickey", "presharedkey"}
+_KEYS = {"privatekey": check.key, "publickey": check.public_key, "presharedkey": check.key}
 _LISTS = {"address", "dns", "allowedips"}
 _NAME = re.compile(
     r"#+\s*(?:client:?|name\s*[:=]|begin_peer|friendly_name\s*=|peer:?)\s*(?P<name>\S.*?)\s*(?:\([0-9a-f-]{36}\))?\s*",
@@ -105,7 +105,7 @@ def _value(section: Section, line: str, shown: str, number: int) -> None:
         raise _fault(shown, number, f"is no setting of [{section.kind.capitalize()}]")
     if key in _KEYS:
         try:
-            check.key(value)
+            _KEYS[key](value)
         except ValueError as error:
             raise _fault(shown, number, f"{name.strip()} {error}") from None
     parts = [part.strip() for part in value.split(",")] if key in _LISTS else [value]

@@ -15,11 +15,10 @@ from attrs import Attribute, fields_dict
 from smartvpn._fields import camel_case
 from smartvpn.config import ClientEntry
 from smartvpn.errors import ConfigError, RegistryError
-from smartvpn.keys import KEY_BYTES, encode_key
+from smartvpn.keys import NOBODYS_KEY
 from smartvpn.types import EntryPage
 
-_NO_KEY = encode_key(bytes(KEY_BYTES))
-_STAND_INS = {"public_key": _NO_KEY, "wg_public_key": _NO_KEY, "assigned_ip": "0.0.0.0"}
+_STAND_INS = {"public_key": NOBODYS_KEY, "wg_public_key": NOBODYS_KEY, "assigned_ip": "0.0.0.0"}
 NAMELESS = "row "  # and its number: what a client is called whose own name cannot be said
 
 _NOT_UTF8 = "Could not decode to UTF-8"
