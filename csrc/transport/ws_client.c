@@ -257,16 +257,26 @@ static bool begin_again(struct ws_client *client, CURLcode code)
     return curl_multi_add_handle(client->multi, client->easy) == CURLM_OK;
 }
 
+/* In words of a config, where there are some; NULL: what curl wrote. */
+static const char *told(const struct ws_client *client, CURLcode code)
+{
+    if (client->pin.refused) {
+        return "the server's certificate does not match serverCertHash";
+    }
+    /* OpenSSL's words for an answer that is no TLS record. */
+    if (code == CURLE_SSL_CONNECT_ERROR && strstr(client->why, "wrong version number")) {
+        return "the server does not speak TLS there: it may expect ws://";
+    }
+    return client->why[0] ? NULL : curl_easy_strerror(code);
+}
+
 static void on_connect_failed(struct ws_client *client, CURLcode code)
 {
-    const char *why = client->pin.refused ? "the server's certificate does not match serverCertHash"
-                      : client->why[0]    ? NULL
-                                          : curl_easy_strerror(code);
     int error = code == CURLE_PEER_FAILED_VERIFICATION || client->pin.refused ? SV_E_AUTH
                 : code == CURLE_OPERATION_TIMEDOUT                            ? SV_E_TIMEOUT
                                                                               : SV_E_UNREACHABLE;
 
-    end(client, error, why);
+    end(client, error, told(client, code));
 }
 
 static void check_connected(struct ws_client *client)

@@ -72,6 +72,13 @@ async def connect(topology: Topology, config: ClientConfig) -> None:
         assert await answers(topology, GATEWAY)
 
 
+async def test_wss_to_a_plain_port(topology: Topology) -> None:
+    """The error says what may be wrong in the config."""
+    async with hub_on(topology) as server:
+        with pytest.raises(UnreachableError, match="does not speak TLS there: it may expect ws://"):
+            await connect(topology, await client_config(server))
+
+
 @pytest.mark.parametrize("as_path", [False, True], ids=["text", "path"])
 async def test_pinned_tunnel(topology: Topology, certificate: Certificate, as_path: bool) -> None:
     """With the certificate's pin the tunnel comes up and carries pings and streams both ways."""
