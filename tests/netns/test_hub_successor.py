@@ -186,6 +186,27 @@ async def test_a_start_that_takes_longer_than_the_wait(topology: Topology, tmp_p
             assert flow.taken_for_the_hubs() == 0
 
 
+@pytest.mark.parametrize("mode", ["websocket", "quic", "wireguard"])
+async def test_clients_that_come_before_it_knows_them(topology: Topology, tmp_path: Path, mode: str) -> None:
+    """While a hub reads its registry it listens already: who comes waits, instead of being a stranger."""
+    config = hub_config(registry=str(tmp_path / "registry.db"), transportMode=mode, wgListenPort=7443)
+    with hub_daemon(topology) as hub:
+        hub.lines.result("start", config)
+        bundle = hub.lines.result("createClient", {"clientId": "alice"})
+        die(hub)
+
+    async def listens() -> bool:
+        kind = "-ltn" if mode == "websocket" else "-lun"
+        return ":7443" in (await asyncio.to_thread(topology.run, "hub", "ss", kind)).stdout
+
+    with hub_daemon(topology, slowness=2) as hub, daemon_on(topology, "client", "client") as client:
+        hub.lines.send(id="start", method="start", params=config)
+        await eventually(listens)
+        client.lines.result("connect", bundle["smartvpnConfig"])
+        assert hub.lines.answer()["success"] is True
+        assert "closed: an unknown key" not in hub.errors
+
+
 def killed(topology: Topology, **changes: Any) -> None:
     """A hub with NAT that is not among the living."""
     before = state(topology, "hub")
