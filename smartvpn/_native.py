@@ -139,6 +139,7 @@ class NativeServer(_Engine):
     ) -> Self:
         """Make the device and open the listeners: QUIC's and WireGuard's where there are keys for them.
 
+        Who comes is served from `begin` on, and waits until then.
         With `wg_kernel` the kernel carries WireGuard's packets; ConfigError naming `wgBackend` where it
         cannot. Raises SmartVpnError with words.
         """
@@ -147,9 +148,13 @@ class NativeServer(_Engine):
             c = write.server_config(
                 memory, config, wg_private_key=wg_private_key, quic=quic, wg_kernel=wg_kernel
             )
-            c.workers, c.tun_name = workers, memory.text(tun_name)
+            c.workers, c.tun_name, c.begin_later = workers, memory.text(tun_name), True
             check_open(lib.sv_server_open(out, c), wg_kernel)
         return cls(out[0])
+
+    def begin(self) -> None:
+        """Serve, now that the clients are known."""
+        check(lib.sv_server_begin(self._handle))
 
     @property
     def port(self) -> int:

@@ -29,6 +29,7 @@ from smartvpn._caller import calling_as
 from smartvpn._control import Fanout
 from smartvpn._extras import how_to_install
 from smartvpn._json import dump
+from smartvpn._leftovers import leftovers_put_right
 from smartvpn._management import (
     ManagementSocket,
     Read,
@@ -331,18 +332,18 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.ended.set)
-    await _restore_leftovers()
-    try:
-        async with _metrics(daemon, arguments), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(_serve(daemon, arguments, management))
-            beginning = tasks.create_task(_begin(daemon, config, notifier))
-            watching = tasks.create_task(notifier.watch())
-            await daemon.ended.wait()
-            for task in (serving, beginning, watching):
-                task.cancel()
-    finally:
-        notifier.stopping()
-        await daemon.close()
+    async with leftovers_put_right(daemon.service if isinstance(daemon.service, Hub) else None):
+        try:
+            async with _metrics(daemon, arguments), asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(_serve(daemon, arguments, management))
+                beginning = tasks.create_task(_begin(daemon, config, notifier))
+                watching = tasks.create_task(notifier.watch())
+                await daemon.ended.wait()
+                for task in (serving, beginning, watching):
+                    task.cancel()
+        finally:
+            notifier.stopping()
+            await daemon.close()
 
 
 @contextlib.asynccontextmanager
@@ -371,15 +372,6 @@ async def _begin(daemon: Daemon, config: AnyConfig | None, notifier: Notifier) -
     await daemon.begin(config)
     if daemon.mode is Mode.SERVER:
         notifier.ready()
-
-
-async def _restore_leftovers() -> None:
-    """Put right what a process that died left behind; who may not do that may still do other things."""
-    try:
-        for interface in await asyncio.to_thread(Network.restore_leftovers):
-            log.warning("put right what was left of %s", interface)
-    except SmartVpnError as error:
-        log.warning("cannot look for what a dead process left behind: %s", error)
 
 
 async def _serve(daemon: Daemon, arguments: argparse.Namespace, management: ManagementSocket | None) -> None:

@@ -43,7 +43,7 @@ PYTHON_LAYERS = [
     {"_remote"},
     {"server", "client"},
     {"blocking"},
-    {"_management", "_notify", "_privileges", "_visitors"},
+    {"_leftovers", "_management", "_notify", "_privileges", "_visitors"},
     {"metrics"},
     {"daemon"},
     {"cli", "dashboard"},

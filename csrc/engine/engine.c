@@ -81,7 +81,7 @@ static int start_workers(struct sv_engine *engine)
     int error = 0;
 
     for (size_t i = 0; i < engine->worker_count && !error; i++) {
-        error = sv_worker_start(&engine->workers[i]);
+        error = engine->workers[i].started ? 0 : sv_worker_start(&engine->workers[i]);
     }
     return error;
 }
@@ -190,7 +190,7 @@ static int open_server(struct sv_engine *engine, const sv_server_config *config)
     if (!error) {
         error = sv_hub_start_control(engine->hub);
     }
-    return error ? error : start_workers(engine);
+    return error || config->begin_later ? error : start_workers(engine);
 }
 
 static struct sv_engine *engine_new(void)
@@ -221,6 +221,11 @@ int sv_server_open(sv_engine **out, const sv_server_config *config)
         engine->server = true;
     }
     return opened(out, engine, engine ? open_server(engine, config) : SV_E_NOMEM);
+}
+
+int sv_server_begin(sv_engine *engine)
+{
+    return engine->server ? start_workers(engine) : SV_E_STATE;
 }
 
 static int open_client(struct sv_engine *engine, const sv_client_config *config)

@@ -111,6 +111,11 @@ class Hub:
         self._fanout.publish(Stopped())
         self._fanout.publish(StatusChanged(status=self._status()))
 
+    async def settled(self) -> None:
+        """Wait for a start or stop that is under way."""
+        async with self._changes.alone():
+            pass
+
     # what is
 
     def _status(self) -> Status:

@@ -130,6 +130,7 @@ class Running:
         await self.configure_network()
         self._pump = EnginePump(self.engine, self._on_event)
         self.traffic.begin()
+        self.engine.begin()
         log.info("hub on %s, interface %s, %s", self.listen, self.engine.interface, aead_name())
         if self.bundles.quic_cert_hash is not None:
             log.info("QUIC cert hash: %s", self.bundles.quic_cert_hash)

@@ -77,19 +77,20 @@ class Network:
         networks = [_parsed(_address.parse_network, "subnet", subnet)]
         if subnet6:
             networks.append(_parsed(_address.parse_network, "subnet6", subnet6))
+        chains = nat_chains(self._interface, networks) if nat else ""
+        if not allow_host_access:
+            chains += host_chain(self._interface, [str(item.ip) for item in addresses])
+        if guarded:
+            chains += guard_chains(self._interface)
         with locked(self._state_dir):
-            wanted = self._interface_changes(addresses, mtu)
+            # The filter comes before the first packet, and goes after the last.
+            wanted: list[Change] = [NftTable(table_name(self._interface), chains)] if chains else []
+            wanted += self._interface_changes(addresses, mtu)
             beyond = _parsed_all(_address.parse_network, "routes", routes)
             wanted += tunnel_routes(beyond, networks, interface_index(self._interface))
             wanted += forwarding(namespace_identity(), ipv6=bool(subnet6))
-            chains = nat_chains(self._interface, networks) if nat else ""
-            if not allow_host_access:
-                chains += host_chain(self._interface, [str(item.ip) for item in addresses])
-            if guarded:
-                chains += guard_chains(self._interface)
-            if chains:
-                wanted.append(NftTable(table_name(self._interface), chains))
-            reconcile(self._journal(), wanted)
+            journal = self._journal(keep_flows=True)
+            reconcile(journal, wanted, again=wanted if journal.inherited else ())
 
     def configure_client(
         self,
@@ -145,12 +146,16 @@ class Network:
         belongs_to_another_network()
 
     @classmethod
-    def restore_leftovers(cls, state_dir: Path = STATE_DIR) -> list[str]:
-        """Undo what processes that died left in this network namespace; the interfaces' names."""
+    def restore_leftovers(cls, state_dir: Path = STATE_DIR, *, keep_flows: bool = False) -> list[str]:
+        """Undo what processes that died left in this network namespace; the interfaces' names.
+
+        With `keep_flows` NAT and forwarding stay, and in the journal: the next `configure_hub` of the
+        interface takes them over, the next `restore_leftovers` undoes them.
+        """
         with locked(Path(state_dir)):
             left = [journal for journal in journals(Path(state_dir)) if not journal.owner.alive]
             for journal in left:
-                _restore(journal)
+                _restore(journal, keep_flows=keep_flows)
                 _log.info("restored what a dead process changed for %s", journal.interface)
             return [journal.interface for journal in left]
 
@@ -164,8 +169,8 @@ class Network:
         changes += [Address(index, str(item)) for item in addresses]
         return changes
 
-    def _journal(self) -> Journal:
-        """Our journal; a dead process's is worked off first."""
+    def _journal(self, *, keep_flows: bool = False) -> Journal:
+        """Our journal; a dead process's is worked off first, but what carries flows if that is to be kept."""
         journal = Journal.at(self._state_dir, self._interface)
         if journal.owner == Owner.current() and not journal.stale:
             return journal
@@ -173,14 +178,15 @@ class Network:
             raise InvalidStateError(
                 f"interface {self._interface} is managed by the process {journal.owner.pid}"
             )
-        _restore(journal)
-        return Journal.at(self._state_dir, self._interface)
+        _restore(journal, keep_flows=keep_flows)
+        return journal.taken_over()
 
 
-def _restore(journal: Journal) -> None:
+def _restore(journal: Journal, *, keep_flows: bool = False) -> None:
     if journal.stale:
         journal.records = [record for record in journal.records if record.change.outlives_namespace]
-    undo_all(journal)
+    kept = [record.change.slot for record in journal.records if record.change.carries_flows]
+    undo_all(journal, keep=kept if keep_flows else ())
     journal.save()
 
 

@@ -26,6 +26,8 @@ class Change:
     """Applying it again is cheap and brings back what others removed."""
     outlives_namespace: ClassVar[bool] = False
     """What it changes is still there after a reboot, or when its network namespace is gone."""
+    carries_flows: ClassVar[bool] = False
+    """Connections through this machine end in its absence, however short."""
 
     @property
     def slot(self) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen, mutable
+from attrs import evolve, field, frozen, mutable
 
 from smartvpn._files import sync_directory
 from smartvpn.errors import PermissionDeniedError, SmartVpnError
@@ -80,6 +80,8 @@ class Journal:
     namespace: str
     owner: Owner
     records: list[Record] = field(factory=list)
+    inherited: bool = False
+    """The records are of a process that died, perhaps before it had applied the last of them."""
 
     @classmethod
     def at(cls, state_dir: Path, interface: str) -> Journal:
@@ -104,6 +106,10 @@ class Journal:
         owner = Owner(int(data["owner"]["pid"]), int(data["owner"]["startTime"]))
         known = [record for record in records if record is not None]
         return cls(path, str(data["interface"]), str(data["namespace"]), owner, known)
+
+    def taken_over(self) -> Journal:
+        """The same as ours."""
+        return evolve(self, namespace=namespace_identity(), owner=Owner.current(), inherited=True)
 
     @property
     def stale(self) -> bool:

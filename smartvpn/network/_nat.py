@@ -24,6 +24,7 @@ class NftTable(Change):
     """The table exists with these chains."""
 
     kind: ClassVar[str] = "nft-table"
+    carries_flows: ClassVar[bool] = True  # without NAT the host takes their packets for its own: RST
     name: str
     chains: str
 

@@ -25,6 +25,7 @@ class Sysctl(Change):
     """
 
     kind: ClassVar[str] = "sysctl"
+    carries_flows: ClassVar[bool] = True
     namespace: str
     name: str
     value: str

@@ -59,7 +59,8 @@ static void open_hub(void)
                                .quic_key = key,
                                .subnet = "10.96.0.0/24",
                                .workers = 1,
-                               .tun_name = "half_open"};
+                               .tun_name = "half_open",
+                               .begin_later = true};
 
     CHECK_EQ(sv_make_certificate(cert, key), 0);
     CHECK_EQ(sv_keypair_generate(config.private_key, public_key), 0);
@@ -68,15 +69,21 @@ static void open_hub(void)
 
 /* ---- WebSocket ---- */
 
-static void open_sockets(void)
+static int open_socket(void)
 {
     struct sockaddr_in hub = {
         .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
 
+    CHECK_EQ(connect(fd, (struct sockaddr *)&hub, sizeof hub), 0);
+    CHECK_EQ(send(fd, upgrade, sizeof upgrade - 1, MSG_NOSIGNAL), sizeof upgrade - 1);
+    return fd;
+}
+
+static void open_sockets(void)
+{
     for (size_t i = 0; i < SOCKETS; i++) {
-        sockets[i] = socket(AF_INET, SOCK_STREAM, 0);
-        CHECK_EQ(connect(sockets[i], (struct sockaddr *)&hub, sizeof hub), 0);
-        CHECK_EQ(send(sockets[i], upgrade, sizeof upgrade - 1, MSG_NOSIGNAL), sizeof upgrade - 1);
+        sockets[i] = open_socket();
     }
 }
 
@@ -147,6 +154,18 @@ static void close_links(void)
     }
 }
 
+static void what_comes_before_the_beginning_waits(void)
+{
+    int fd = open_socket();
+
+    CHECK(!await_half_open(1, sv_clock_now() + SV_NS_PER_S / 10));
+    CHECK_EQ(sv_server_begin(engine), 0);
+    CHECK(await_half_open(1, sv_clock_now() + FRESH));
+    CHECK_EQ(sv_server_begin(engine), 0);
+    close(fd);
+    CHECK(await_half_open(0, sv_clock_now() + FRESH));
+}
+
 /* false: the machine was too slow for it, and some had been cut before the last came. */
 static bool fill_up(void)
 {
@@ -206,6 +225,9 @@ int main(void)
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
     CHECK_EQ(sv_loop_init(&loop, NULL, NULL, NULL), 0);
     open_hub();
+    sv_engine_close(engine); /* before it has begun */
+    open_hub();
+    RUN(what_comes_before_the_beginning_waits);
     RUN(both_transports_share_the_places_of_a_worker);
     RUN(newcomers_are_let_in_afterwards);
     sv_engine_close(engine);

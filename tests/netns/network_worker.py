@@ -33,7 +33,7 @@ def serve(state_dir: Path) -> None:
 
 def _do(networks: dict[str, Network], state_dir: Path, request: dict[str, Any]) -> Any:
     if request["call"] == "restore_leftovers":
-        return Network.restore_leftovers(state_dir)
+        return Network.restore_leftovers(state_dir, **request["arguments"])
     name = request["interface"]
     network = networks.setdefault(name, Network(name, state_dir=state_dir))
     if "die_at" not in request:

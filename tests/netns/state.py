@@ -14,7 +14,7 @@ nft list ruleset; echo =
 grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 2>/dev/null | LC_ALL=C sort; echo =
 cat /etc/resolv.conf
 """
-_OF_THE_MOMENT = ("fe80::", "ff00::")
+_OF_THE_MOMENT = ("fe80::", "ff00::", "/stable_secret:")
 
 
 def state(topology: Topology, role: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def state(topology: Topology, role: str) -> dict[str, Any]:
         "links": [_link(link) for link in json.loads(links)],
         "routes": sorted(_route(line) for line in routes.splitlines() if not _of_the_moment(line)),
         "nftables": ruleset.strip(),
-        "settings": settings.splitlines(),
+        "settings": [line for line in settings.splitlines() if not _of_the_moment(line)],
         "resolv.conf": resolv_conf,
     }
 

@@ -82,6 +82,32 @@ def test_the_next_configuration_starts_afresh(topology: Topology, tmp_path: Path
 
 
 @pytest.mark.usefixtures("devices")
+def test_a_hub_takes_over_at_each_step(topology: Topology, tmp_path: Path) -> None:
+    """Whichever change the killed one had reached: NAT and forwarding that were made stay until they are
+    replaced, the rest comes anew, and its own end restores the state before both."""
+    before = state(topology, "hub")
+    wanted = HUB | {"allow_host_access": False}
+    killed, heir = Worker(topology, "hub", tmp_path), Worker(topology, "hub", tmp_path)
+    heir("configure_hub", **wanted)
+    expected = state(topology, "hub")
+    heir("restore")
+    step = 1
+    while killed.dies(step, "configure_hub", **wanted):
+        left = state(topology, "hub")
+        assert left["nftables"] or left == before, "without NAT and protection nothing passes"
+        assert heir("restore_leftovers", keep_flows=True) == ["sv0"]
+        waiting = state(topology, "hub")
+        assert (waiting["links"], waiting["routes"]) == (before["links"], before["routes"])
+        assert waiting["nftables"] == left["nftables"]
+        heir("configure_hub", **wanted)
+        assert state(topology, "hub") == expected, f"killed at step {step}"
+        heir("restore")
+        assert state(topology, "hub") == before, f"killed at step {step}"
+        step += 1
+    assert step > 8
+
+
+@pytest.mark.usefixtures("devices")
 def test_a_device_that_went_with_its_process(topology: Topology, tmp_path: Path) -> None:
     """Addresses and routes went with it; the way around, DNS and kernel settings are put back."""
     with unchanged(topology, "client"):

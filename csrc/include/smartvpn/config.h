@@ -42,6 +42,7 @@ typedef struct sv_server_config {
     bool deny_host_access; /* clients reach nothing on the hub itself but ICMP and DNS on the gateway */
     uint16_t workers;      /* threads; 0: one per core */
     const char *tun_name;  /* interface name or pattern; NULL: "svpn%d" */
+    bool begin_later;      /* nothing is served before sv_server_begin, so that the clients are known then */
 } sv_server_config;
 
 #define SV_REKEY_NEVER UINT32_MAX

@@ -18,6 +18,8 @@ typedef struct sv_engine sv_engine;
 /* Makes the TUN device (addresses and routes are the caller's to set), opens the listeners and starts the workers.
  * On failure *engine is NULL and sv_error_detail() has the words. */
 SV_API int sv_server_open(sv_engine **engine, const sv_server_config *config);
+/* Starts the workers of a server that was opened with `begin_later`, once; what came meanwhile has waited in the kernel. SV_E_STATE: it is no server. */
+SV_API int sv_server_begin(sv_engine *engine);
 
 /* Makes the TUN device and begins to connect; SV_EVENT_STATE tells how it goes. Until close it comes back after every loss. */
 SV_API int sv_client_open(sv_engine **engine, const sv_client_config *config);
