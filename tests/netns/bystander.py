@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.netns.hub import Hub, hub_at
 from tests.netns.topology import Topology
-from tests.netns.tunnel import GATEWAY, client_on, eventually
+from tests.netns.tunnel import GATEWAY, client_on, eventually, sessions_of
 
 MIB = 1 << 20
 MOST_GROWTH = 64 * MIB
@@ -65,6 +65,7 @@ async def attacked(machine: Topology, **changes: Any) -> AsyncIterator[Hub]:
         bundle = await hub.server.create_client("bystander")
         async with client_on(machine, bundle.smartvpn_config) as client:
             await client.connect()
+            await sessions_of(hub.server)
             before, memory = await _session_of(hub), hub.memory
             pinger = await Pinger.start(machine)
             try:
