@@ -55,7 +55,7 @@ uint16_t sv_quic_server_port(const struct sv_quic_server *server);
 size_t sv_quic_server_opening(const struct sv_quic_server *server);
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server);
 void sv_quic_server_stop_accepting(struct sv_quic_server *server);
-/* Closes its links (on_closed comes) and frees. NULL is fine. */
+/* Closes its links (on_closed comes) and frees; the loop turns, a second at most, while their peers cannot be told. NULL is fine. */
 void sv_quic_server_close(struct sv_quic_server *server);
 
 struct sv_quic_client_config {

@@ -381,14 +381,37 @@ void sv_quic_server_stop_accepting(struct sv_quic_server *server)
     server->accepting = false;
 }
 
+static bool has_last_words(const struct sv_quic_server *server)
+{
+    for (const struct sv_quic_peer *peer = server->peers; peer; peer = peer->next) {
+        if (peer->conn.close_due) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A full socket is waited for, each connection's own second at most. */
+static void end_peers(struct sv_quic_server *server)
+{
+    server->accepting = false;
+    for (struct sv_quic_peer *peer = server->peers; peer; peer = peer->next) {
+        sv_quic_conn_close(&peer->conn, 0, "");
+    }
+    while (has_last_words(server)) {
+        uv_run(&server->side.loop->uv, UV_RUN_ONCE);
+    }
+    while (server->peers) {
+        sv_quic_conn_finish(&server->peers->conn);
+    }
+}
+
 void sv_quic_server_close(struct sv_quic_server *server)
 {
     if (!server) {
         return;
     }
-    while (server->peers) {
-        sv_quic_conn_finish(&server->peers->conn);
-    }
+    end_peers(server);
     if (server->watch4) {
         sv_watch_close(server->watch4);
     }
