@@ -92,11 +92,25 @@ static void remove_all_ids(struct sv_quic_conn *conn)
     }
 }
 
+static void tell_failure(struct sv_quic_server *server, const struct sv_quic_peer *peer)
+{
+    static struct sv_log_limit limit;
+    const struct sv_link *link = &peer->conn.link;
+    char remote[64];
+
+    server->counters.failed++;
+    sv_log_limited(&limit, server->side.now, SV_LOG_INFO, "no QUIC connection with %s: %s",
+                   sv_sockaddr_format(remote, sizeof remote, link->remote, link->remote_port),
+                   *peer->conn.why ? peer->conn.why : "it was given up");
+}
+
 void sv_quic_peer_free(struct sv_quic_peer *peer)
 {
     struct sv_quic_server *server = sv_quic_server_of(peer->conn.side);
 
-    server->counters.failed += peer->opening;
+    if (peer->opening) {
+        tell_failure(server, peer);
+    }
     no_longer_opening(peer);
     remove_first_id(peer);
     if (peer->conn.quic) {
@@ -185,6 +199,10 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
     struct sv_quic_server *server = ctx;
     ngtcp2_path_storage path;
 
+    if (!len) {
+        server->counters.garbage++;
+        return;
+    }
     sv_quic_side_now(&server->side);
     sv_quic_path_of(&path, from, server->udp.port);
     for (size_t n; len; bytes += n, len -= n) {
@@ -328,6 +346,7 @@ int sv_quic_server_open(struct sv_quic_server **out, struct sv_loop *loop,
     }
     server->udp = (struct sv_udp){.fd4 = -1, .fd6 = -1};
     server->side.server = true;
+    server->side.broken = &server->counters.broken;
     server->accepting = true;
     server->worker = config->worker;
     server->worker_count = config->worker_count;

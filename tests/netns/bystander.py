@@ -56,12 +56,12 @@ class Pinger:
 
 
 @asynccontextmanager
-async def attacked(machine: Topology, **changes: Any) -> AsyncIterator[Hub]:
+async def attacked(machine: Topology, *options: str, **changes: Any) -> AsyncIterator[Hub]:
     """A hub with a bystander, a real client that pings all the time.
 
     At the end the bystander has lost no ping and kept its session, and the hub lives and has not grown.
     """
-    async with hub_at(machine, **changes) as hub:
+    async with hub_at(machine, *options, **changes) as hub:
         bundle = await hub.server.create_client("bystander")
         async with client_on(machine, bundle.smartvpn_config) as client:
             await client.connect()
