@@ -18,7 +18,7 @@ from smartvpn import (
 )
 from smartvpn.events import ClientConnected, ClientDisconnected, ErrorReported, StatusChanged
 from tests.netns.topology import Topology
-from tests.netns.tunnel import STDIO, client_on, daemon, hub_on, tunnel_on
+from tests.netns.tunnel import STDIO, client_on, daemon, hub_on, sessions_of, tunnel_on
 
 
 async def _next(events: Any, kind: type, seconds: float = 20) -> Any:
@@ -124,7 +124,7 @@ async def test_a_second_installation_takes_over(topology: Topology) -> None:
             while (status := (await _next(events, StatusChanged)).status).state is not TunnelState.ERROR:
                 pass
             assert status.last_error == "superseded"
-            [session] = await server.list_clients()
+            [session] = await sessions_of(server)
             assert session.remote_addr.startswith("10.99.1.2")
 
 
@@ -135,9 +135,11 @@ async def test_two_installations_share_an_entry(topology: Topology) -> None:
         bundle = await server.create_client("alice", security={"maxConnections": 2})
         config = bundle.smartvpn_config
         async with client_on(topology, config) as one, client_on(topology, config, "internet") as two:
-            addresses = {(await one.connect()).assigned_ip, (await two.connect()).assigned_ip}
+            first = (await one.connect()).assigned_ip
+            await sessions_of(server)
+            addresses = {first, (await two.connect()).assigned_ip}
             assert len(addresses) == 2
-            sessions = await server.list_clients()
+            sessions = await sessions_of(server, 2)
             assert {session.assigned_ip for session in sessions} == addresses
             assert {session.client_id for session in sessions} == {"alice"}
 

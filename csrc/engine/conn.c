@@ -363,6 +363,9 @@ static void on_closed(struct sv_link *link, int error, const char *text)
     struct sv_conn *conn = link->owner;
 
     sv_loop_wake(&conn->worker->loop);
+    if (error == SV_E_PROTOCOL) {
+        sv_hub_on_fatal(conn, text);
+    }
     conn->ended_by_us = conn->closing;
     conn->link = NULL;
     conn->closing = true;

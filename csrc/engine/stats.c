@@ -73,6 +73,7 @@ static void add_quic(sv_statistics *sum, const struct sv_quic_counters *counters
     rejects->refused += counters->refused;
     rejects->stray += counters->strays;
     rejects->unknown += counters->unknown;
+    rejects->broken += counters->broken;
 }
 
 void sv_engine_statistics(sv_engine *engine, sv_statistics *statistics)

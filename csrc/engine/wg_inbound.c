@@ -208,9 +208,10 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
 {
     struct sv_worker *worker = ctx;
     struct run run = {0};
+    size_t at = 0;
 
     expect_train(worker, bytes, len, segment);
-    for (size_t at = 0; at < len; at += segment) {
+    do {
         size_t n = len - at < segment ? len - at : segment;
 
         if (sv_wg_type(bytes + at, n) == SV_WG_DATA) {
@@ -218,7 +219,8 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
         } else {
             sv_wg_on_handshake(worker, from, bytes + at, n);
         }
-    }
+        at += segment;
+    } while (at < len);
     end_run(worker, from, &run);
     sv_aead_batch_end(worker->wg->aead);
 }

@@ -353,7 +353,7 @@ int sv_udp_receive(int fd, struct sv_udp_batch *batch, sv_udp_receiver receiver,
         memset(&from->from, 0, sizeof from->from);
         from->interface = 0;
         segment = read_control(&batch->messages[i].msg_hdr, from);
-        if (len > 0 && !(batch->messages[i].msg_hdr.msg_flags & MSG_TRUNC)) {
+        if (!(batch->messages[i].msg_hdr.msg_flags & MSG_TRUNC)) {
             receiver(ctx, from, batch->iov[i].iov_base, len, segment && segment < len ? segment : len);
         }
     }

@@ -66,7 +66,7 @@ int sv_udp_steer(const struct sv_udp *udp);
 void sv_udp_close(struct sv_udp *udp);
 int sv_udp_set_mark(struct sv_udp *udp, uint32_t mark);
 
-/* Datagrams of one size but for the last, as the network's merging left them: `len` bytes in pieces of `segment`. */
+/* Datagrams of one size but for the last, as the network's merging left them: `len` bytes in pieces of `segment`. One of no bytes comes alone. */
 typedef void (*sv_udp_receiver)(void *ctx, const struct sv_endpoint *from, uint8_t *bytes, size_t len,
                                 size_t segment);
 

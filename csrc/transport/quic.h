@@ -38,6 +38,8 @@ struct sv_quic_server;
 struct sv_quic_counters {
     _Atomic uint64_t accepted; /* connections begun */
     _Atomic uint64_t failed;   /* of them: ended in their handshake */
+    _Atomic uint64_t
+        broken; /* of them: ended, once they were open, for what their peer sent against QUIC's rules */
     _Atomic uint64_t garbage;  /* datagrams that are nothing */
     _Atomic uint64_t versions; /* packets of QUIC that we do not speak, and answers about versions */
     _Atomic uint64_t busy;     /* newcomers above what may be in its handshake at once */
@@ -55,7 +57,7 @@ uint16_t sv_quic_server_port(const struct sv_quic_server *server);
 size_t sv_quic_server_opening(const struct sv_quic_server *server);
 const struct sv_quic_counters *sv_quic_server_counters(const struct sv_quic_server *server);
 void sv_quic_server_stop_accepting(struct sv_quic_server *server);
-/* Closes its links (on_closed comes) and frees. NULL is fine. */
+/* Closes its links (on_closed comes) and frees; the loop turns, a second at most, while their peers cannot be told. NULL is fine. */
 void sv_quic_server_close(struct sv_quic_server *server);
 
 struct sv_quic_client_config {

@@ -144,12 +144,14 @@ static int on_stream_data(ngtcp2_conn *quic, uint32_t flags, int64_t stream, uin
 
 static int on_datagram(ngtcp2_conn *quic, uint32_t flags, const uint8_t *bytes, size_t len, void *user)
 {
+    static uint8_t
+        none[1]; /* stands for one of no bytes, which the owner counts like any other that does not open */
     struct sv_quic_conn *conn = user;
 
     (void)quic;
     (void)flags;
-    if (len && takes_bytes(conn) && conn->link.sink->on_datagram) {
-        conn->link.sink->on_datagram(&conn->link, (uint8_t *)(uintptr_t)bytes, len);
+    if (takes_bytes(conn) && conn->link.sink->on_datagram) {
+        conn->link.sink->on_datagram(&conn->link, len ? (uint8_t *)(uintptr_t)bytes : none, len);
     }
     return 0;
 }

@@ -80,6 +80,7 @@ struct sv_quic_side {
     struct sv_quic_tx tx;
     struct sv_quic_blocks blocks;
     struct sv_quic_conn *work; /* those that have something to write or to tell */
+    _Atomic uint64_t *broken;  /* where connections are counted whose peers broke the rules; NULL: nowhere */
 };
 
 enum sv_quic_pacing { SV_QUIC_PACING_UNDECIDED, SV_QUIC_PACING_ON, SV_QUIC_PACING_OFF };

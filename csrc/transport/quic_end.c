@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "transport/quic_conn.h"
 
-enum { NO_SUCH_PROTOCOL = 120 }; /* TLS alert */
+enum { NO_SUCH_PROTOCOL = 120, ALERT_MAX = 255 }; /* TLS alerts */
 
 static const uint64_t LAST_WORD_WITHIN = SV_NS_PER_S;
 
@@ -64,6 +64,18 @@ void sv_quic_conn_finish(struct sv_quic_conn *conn)
 
 /* ---- reasons in words ---- */
 
+static const char *alert_name(uint8_t alert)
+{
+    const char *name = alert ? gnutls_alert_get_name((gnutls_alert_description_t)alert) : NULL;
+
+    return name ? name : "bad message";
+}
+
+static bool is_alert(uint64_t code)
+{
+    return code >= NGTCP2_CRYPTO_ERROR && code <= NGTCP2_CRYPTO_ERROR + ALERT_MAX;
+}
+
 static void explain_transport_error(const ngtcp2_ccerr *ccerr, int *error, char why[SV_QUIC_WHY])
 {
     *error = SV_E_PROTOCOL;
@@ -73,6 +85,9 @@ static void explain_transport_error(const ngtcp2_ccerr *ccerr, int *error, char 
     } else if (ccerr->error_code == NGTCP2_CRYPTO_ERROR + NO_SUCH_PROTOCOL) {
         *error = SV_E_REFUSED;
         snprintf(why, SV_QUIC_WHY, "the other side does not speak smartvpn over QUIC (ALPN)");
+    } else if (is_alert(ccerr->error_code)) {
+        snprintf(why, SV_QUIC_WHY, "the other side ended the TLS handshake: %s",
+                 alert_name((uint8_t)(ccerr->error_code - NGTCP2_CRYPTO_ERROR)));
     } else {
         snprintf(why, SV_QUIC_WHY, "the other side ended the connection: QUIC error 0x%llx",
                  (unsigned long long)ccerr->error_code);
@@ -97,28 +112,48 @@ static void end_by_peer(struct sv_quic_conn *conn)
     sv_quic_conn_end(conn, error, why);
 }
 
+/* What goes wrong before it is open is a failed handshake. */
+static void count_offence(const struct sv_quic_conn *conn)
+{
+    if (conn->side->broken && conn->told) {
+        ++*conn->side->broken;
+    }
+}
+
 static void end_by_tls(struct sv_quic_conn *conn)
 {
     uint8_t alert = ngtcp2_conn_get_tls_alert2(conn->quic);
     ngtcp2_ccerr ccerr;
     char why[SV_QUIC_WHY];
 
+    count_offence(conn);
     ngtcp2_ccerr_default(&ccerr);
     ngtcp2_ccerr_set_tls_alert(&ccerr, alert, NULL, 0);
     if (conn->pin_refused) {
         sv_quic_conn_fail(conn, &ccerr, SV_E_AUTH, "the server's certificate does not match serverCertHash");
         return;
     }
-    snprintf(why, sizeof why, "the TLS handshake failed: %s",
-             alert ? gnutls_alert_get_name((gnutls_alert_description_t)alert) : "bad message");
+    snprintf(why, sizeof why, "the TLS handshake failed: %s", alert_name(alert));
     sv_quic_conn_fail(conn, &ccerr, SV_E_PROTOCOL, why);
 }
 
-void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error)
+/* A fatal one is our own: memory, a callback. */
+static void end_by_offence(struct sv_quic_conn *conn, int quic_error)
 {
     ngtcp2_ccerr ccerr;
     char why[SV_QUIC_WHY];
 
+    if (!ngtcp2_err_is_fatal(quic_error)) {
+        count_offence(conn);
+    }
+    ngtcp2_ccerr_default(&ccerr);
+    ngtcp2_ccerr_set_liberr(&ccerr, quic_error, NULL, 0);
+    snprintf(why, sizeof why, "QUIC: %s", ngtcp2_strerror(quic_error));
+    sv_quic_conn_fail(conn, &ccerr, quic_error == NGTCP2_ERR_NOMEM ? SV_E_NOMEM : SV_E_PROTOCOL, why);
+}
+
+void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error)
+{
     switch (quic_error) {
     case NGTCP2_ERR_DRAINING:
         end_by_peer(conn);
@@ -140,9 +175,6 @@ void sv_quic_conn_fail_by(struct sv_quic_conn *conn, int quic_error)
         end_by_tls(conn);
         return;
     default:
-        ngtcp2_ccerr_default(&ccerr);
-        ngtcp2_ccerr_set_liberr(&ccerr, quic_error, NULL, 0);
-        snprintf(why, sizeof why, "QUIC: %s", ngtcp2_strerror(quic_error));
-        sv_quic_conn_fail(conn, &ccerr, quic_error == NGTCP2_ERR_NOMEM ? SV_E_NOMEM : SV_E_PROTOCOL, why);
+        end_by_offence(conn, quic_error);
     }
 }

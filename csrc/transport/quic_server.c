@@ -92,11 +92,25 @@ static void remove_all_ids(struct sv_quic_conn *conn)
     }
 }
 
+static void tell_failure(struct sv_quic_server *server, const struct sv_quic_peer *peer)
+{
+    static struct sv_log_limit limit;
+    const struct sv_link *link = &peer->conn.link;
+    char remote[64];
+
+    server->counters.failed++;
+    sv_log_limited(&limit, server->side.now, SV_LOG_INFO, "no QUIC connection with %s: %s",
+                   sv_sockaddr_format(remote, sizeof remote, link->remote, link->remote_port),
+                   *peer->conn.why ? peer->conn.why : "it was given up");
+}
+
 void sv_quic_peer_free(struct sv_quic_peer *peer)
 {
     struct sv_quic_server *server = sv_quic_server_of(peer->conn.side);
 
-    server->counters.failed += peer->opening;
+    if (peer->opening) {
+        tell_failure(server, peer);
+    }
     no_longer_opening(peer);
     remove_first_id(peer);
     if (peer->conn.quic) {
@@ -185,6 +199,10 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
     struct sv_quic_server *server = ctx;
     ngtcp2_path_storage path;
 
+    if (!len) {
+        server->counters.garbage++;
+        return;
+    }
     sv_quic_side_now(&server->side);
     sv_quic_path_of(&path, from, server->udp.port);
     for (size_t n; len; bytes += n, len -= n) {
@@ -328,6 +346,7 @@ int sv_quic_server_open(struct sv_quic_server **out, struct sv_loop *loop,
     }
     server->udp = (struct sv_udp){.fd4 = -1, .fd6 = -1};
     server->side.server = true;
+    server->side.broken = &server->counters.broken;
     server->accepting = true;
     server->worker = config->worker;
     server->worker_count = config->worker_count;
@@ -381,14 +400,37 @@ void sv_quic_server_stop_accepting(struct sv_quic_server *server)
     server->accepting = false;
 }
 
+static bool has_last_words(const struct sv_quic_server *server)
+{
+    for (const struct sv_quic_peer *peer = server->peers; peer; peer = peer->next) {
+        if (peer->conn.close_due) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A full socket is waited for, each connection's own second at most. */
+static void end_peers(struct sv_quic_server *server)
+{
+    server->accepting = false;
+    for (struct sv_quic_peer *peer = server->peers; peer; peer = peer->next) {
+        sv_quic_conn_close(&peer->conn, 0, "");
+    }
+    while (has_last_words(server)) {
+        uv_run(&server->side.loop->uv, UV_RUN_ONCE);
+    }
+    while (server->peers) {
+        sv_quic_conn_finish(&server->peers->conn);
+    }
+}
+
 void sv_quic_server_close(struct sv_quic_server *server)
 {
     if (!server) {
         return;
     }
-    while (server->peers) {
-        sv_quic_conn_finish(&server->peers->conn);
-    }
+    end_peers(server);
     if (server->watch4) {
         sv_watch_close(server->watch4);
     }

@@ -136,7 +136,7 @@ static void on_datagrams(void *ctx, const struct sv_endpoint *from, uint8_t *byt
     struct sv_quic_conn *conn = at->all->conn;
     ngtcp2_path_storage path;
 
-    if (!sv_endpoint_same(from, &at->all->server) || !conn->quic) {
+    if (!len || !sv_endpoint_same(from, &at->all->server) || !conn->quic) {
         return;
     }
     at->all->heard = true;

@@ -51,7 +51,7 @@ struct sv_link_sink {
     void (*on_writable)(struct sv_link *link);
     /* The last callback. error: 0 when the peer closed or we did, else SV_E_*; text says why, for people (may be ""). */
     void (*on_closed)(struct sv_link *link, int error, const char *text);
-    /* One datagram, writable, valid during the call. It may come before on_bytes of an earlier frame. */
+    /* One datagram, maybe of no bytes, writable, valid during the call. It may come before on_bytes of an earlier frame. */
     void (*on_datagram)(struct sv_link *link, uint8_t *bytes, size_t len);
     /* The peer speaks from another address (link->remote is still the old one), asked before the new path is used. false: the link is closed. */
     bool (*on_path)(struct sv_link *link, const uint8_t remote[16], uint16_t port);

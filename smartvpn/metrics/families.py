@@ -119,7 +119,9 @@ class HubFamilies(Collector):
         shakes.add_metric(["cookie"], counters.cookies_sent)
         yield shakes
         yield _causes(
-            "quic_rejects", "Datagrams at QUIC's port that are no connection's.", counters.quic_rejects
+            "quic_rejects",
+            "Datagrams at QUIC's port that are no connection's; connections whose peer broke the rules.",
+            counters.quic_rejects,
         )
         yield _gauge("half_open_links", "Links whose session is not live yet.", counters.half_open)
         yield CounterMetricFamily(

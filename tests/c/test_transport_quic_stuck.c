@@ -106,6 +106,25 @@ static void leave_with_a_full_socket(void)
     QUIC_WAIT(second.closed);
 }
 
+static void come_in(struct quic_end *end)
+{
+    quic_dial_to(end, address, NULL);
+    QUIC_WAIT(end->opened);
+    say(end, "n");
+    QUIC_WAIT(end->received_len == 1);
+}
+
+/* Nothing but the server's last word ends them within this time. */
+static void stay_until_told(void)
+{
+    come_in(&first);
+    come_in(&second);
+    QUIC_WAIT(first.closed && second.closed);
+    CHECK_EQ(first.error, 0);
+    CHECK_STR(second.why, "the other side closed the connection");
+    CHECK_EQ(second.error, 0);
+}
+
 static int clients(int go)
 {
     char byte;
@@ -136,6 +155,7 @@ static int clients(int go)
     QUIC_WAIT(first.closed); /* told nothing, it asked */
     CHECK_EQ(first.error, SV_E_CLOSED);
     leave_with_a_full_socket();
+    stay_until_told();
     return CHECK_DONE("quic_stuck, clients");
 }
 
@@ -219,6 +239,19 @@ static void a_client_says_its_last_word_too(void)
     CHECK_STR(second.why, "the other side closed the connection");
 }
 
+/* One that goes tells its links first: it waits for room, a second at most. */
+static void a_server_that_goes_waits_for_room(pid_t other)
+{
+    adopt(&first);
+    adopt(&second);
+    stop_answers(other);
+    push(&first);
+    shell("(sleep 0.2; nsenter -t %d -n ip link set outer arp on) &", (int)other);
+    sv_quic_server_close(quic.server);
+    quic.server = NULL;
+    CHECK(first.closed && second.closed);
+}
+
 static void serve(pid_t other)
 {
     quic_open_loop();
@@ -231,6 +264,7 @@ static void serve(pid_t other)
     a_last_word_waits_for_room(other);
     it_waits_for_a_second_at_most(other);
     a_client_says_its_last_word_too();
+    a_server_that_goes_waits_for_room(other);
     quic_close_all();
     free(first.received);
     free(second.received);

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.netns.hub import Hub, hub_at
 from tests.netns.topology import Topology
-from tests.netns.tunnel import GATEWAY, client_on, eventually
+from tests.netns.tunnel import GATEWAY, client_on, eventually, sessions_of
 
 MIB = 1 << 20
 MOST_GROWTH = 64 * MIB
@@ -56,15 +56,16 @@ class Pinger:
 
 
 @asynccontextmanager
-async def attacked(machine: Topology, **changes: Any) -> AsyncIterator[Hub]:
+async def attacked(machine: Topology, *options: str, **changes: Any) -> AsyncIterator[Hub]:
     """A hub with a bystander, a real client that pings all the time.
 
     At the end the bystander has lost no ping and kept its session, and the hub lives and has not grown.
     """
-    async with hub_at(machine, **changes) as hub:
+    async with hub_at(machine, *options, **changes) as hub:
         bundle = await hub.server.create_client("bystander")
         async with client_on(machine, bundle.smartvpn_config) as client:
             await client.connect()
+            await sessions_of(hub.server)
             before, memory = await _session_of(hub), hub.memory
             pinger = await Pinger.start(machine)
             try:

@@ -1,14 +1,18 @@
-"""Certificates as the `openssl` command makes them."""
+"""Certificates as the `openssl` command makes them, and one of yesterday."""
 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
+import ipaddress
 import ssl
 import subprocess
 from pathlib import Path
 
 from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 
 @frozen
@@ -48,6 +52,24 @@ def self_signed(folder: Path, name: str, *addresses: str) -> Certificate:
         *("-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"),
         *("-out", str(made.cert), "-keyout", str(made.key)),
     )
+    return made
+
+
+def expired(folder: Path, name: str, address: str) -> Certificate:
+    """The same, but that its time was over yesterday."""
+    made = self_signed(folder, name, address)
+    key = serialization.load_pem_private_key(made.key.read_bytes(), None)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    old = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 1)  # type: ignore[arg-type]
+        .not_valid_before(yesterday - datetime.timedelta(days=30))
+        .not_valid_after(yesterday)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .sign(key, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    made.cert.write_bytes(old.public_bytes(serialization.Encoding.PEM))
     return made
 
 

@@ -106,10 +106,10 @@ class Hub:
 
 
 @asynccontextmanager
-async def hub_at(machine: Topology, **changes: Any) -> AsyncIterator[Hub]:
-    """A hub on ws://10.99.0.1:7443/ on the machine `hub`."""
+async def hub_at(machine: Topology, *options: str, **changes: Any) -> AsyncIterator[Hub]:
+    """A hub on ws://10.99.0.1:7443/ on the machine `hub`; `options` are the daemon's."""
     config = hub_config(**changes)
-    server = VpnServer(STDIO, config, command=daemon(machine, "hub", "server"))
+    server = VpnServer(STDIO, config, command=daemon(machine, "hub", "server", *options))
     async with server:
         yield Hub(machine, server, config)
 

@@ -22,6 +22,7 @@ from tests.netns.tunnel import (
     iperf,
     ping_loss,
     serve_iperf,
+    sessions_of,
     tunnel_on,
 )
 
@@ -71,7 +72,7 @@ async def test_one_connection_goes_to_the_newest(topology: Topology, transport: 
         config = attrs.evolve(bundle.smartvpn_config, transport=transport)
         async with client_on(topology, config) as old, client_on(topology, config, "internet") as new:
             await old.connect()
-            [first] = await server.list_clients()
+            [first] = await sessions_of(server)
             await new.connect()
 
             async def is_told() -> bool:
@@ -79,7 +80,7 @@ async def test_one_connection_goes_to_the_newest(topology: Topology, transport: 
 
             await eventually(is_told)
             assert "superseded" in ((await old.get_status()).last_error or "")
-            [second] = await server.list_clients()
+            [second] = await sessions_of(server)
             assert second.session_id != first.session_id
             assert second.assigned_ip == first.assigned_ip
             assert await answers(topology, GATEWAY, "internet")
@@ -93,9 +94,11 @@ async def test_several_at_once(topology: Topology, transport: str) -> None:
         bundle = await server.create_client("alice", security={"maxConnections": 2})
         config = attrs.evolve(bundle.smartvpn_config, transport=transport)
         async with client_on(topology, config) as one, client_on(topology, config, "internet") as two:
-            addresses = {(await one.connect()).assigned_ip, (await two.connect()).assigned_ip}
+            first = (await one.connect()).assigned_ip
+            await sessions_of(server)
+            addresses = {first, (await two.connect()).assigned_ip}
             assert len(addresses) == 2
-            sessions = await server.list_clients()
+            sessions = await sessions_of(server, 2)
             assert {session.assigned_ip for session in sessions} == addresses
             assert {session.transport for session in sessions} == {transport}
             for role in ("client", "internet"):

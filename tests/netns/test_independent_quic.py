@@ -125,9 +125,7 @@ async def test_what_comes_twice_or_broken_is_dropped(topology: Topology) -> None
             session.link.send_datagram(each)
 
         async def all_counted() -> bool:
-            return (
-                await hub.drops("alice") - before == len(broken) - 1
-            )  # one of no bytes is nothing to the transport
+            return await hub.drops("alice") - before == len(broken)
 
         await eventually(all_counted)
         session.link.send_datagram(fresh)  # what was forged under its counter has not used it up

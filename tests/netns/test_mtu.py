@@ -22,6 +22,7 @@ from tests.netns.tunnel import (
     daemon as daemon_on,
     eventually,
     hub_config,
+    sessions_of,
 )
 
 OUTER = {4: ("10.99.1.2", "10.99.1.0/24"), 6: ("[fd99:1::2]", "fd99:1::/64")}
@@ -63,7 +64,7 @@ async def test_no_black_hole(topology: Topology, mode: str, outer: int) -> None:
             for mtu in (1280, 1300, 1400, 1500):
                 narrow_links(topology, mtu)
                 await client.connect()
-                await send_files(topology, await server.list_clients())
+                await send_files(topology, await sessions_of(server))
                 assert await answers(topology, GATEWAY, "client", "-s", "1372", "-M", "dont")
                 print(f"{mode}, path {mtu}, IPv{outer}: {await client.get_mtu_info()}")
                 if mode == "quic":

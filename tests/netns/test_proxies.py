@@ -20,7 +20,7 @@ from smartvpn.config import ClientConfig
 from smartvpn.server import VpnServer
 from tests.netns.certificates import self_signed
 from tests.netns.topology import CLIENT_OUTER, CLIENT_OUTER6, HUB_OUTER, HUB_OUTER6, Topology
-from tests.netns.tunnel import GATEWAY, answers, client_on, hub_on, iperf, serve_iperf
+from tests.netns.tunnel import GATEWAY, answers, client_on, hub_on, iperf, serve_iperf, sessions_of
 
 NGINX_WS, NGINX_WSS, RELAY = 8080, 8443, 9090
 LOCALHOST = ("127.0.0.1",)
@@ -126,7 +126,7 @@ async def alice(server: VpnServer, url: str, **security: Any) -> ClientConfig:
 
 async def remote_of(server: VpnServer) -> str:
     """The address at which the hub thinks its only client is."""
-    (client,) = await server.list_clients()
+    (client,) = await sessions_of(server)
     return client.remote_addr.rpartition(":")[0].strip("[]")
 
 

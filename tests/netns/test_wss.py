@@ -14,7 +14,7 @@ from attrs import evolve
 from smartvpn import ConfigError, Transport, UnauthorizedError, UnreachableError
 from smartvpn.config import ClientConfig
 from smartvpn.server import VpnServer
-from tests.netns.certificates import Certificate, self_signed
+from tests.netns.certificates import Certificate, expired, self_signed
 from tests.netns.topology import HUB_OUTER, Topology
 from tests.netns.tunnel import GATEWAY, answers, client_on, hub_on, iperf, serve_iperf
 
@@ -162,6 +162,22 @@ async def test_without_a_pin_a_chain_is_asked(topology: Topology, certificate: C
             await connect(topology, config)
         trust(topology, certificate)
         await connect(topology, config)
+
+
+async def test_an_expired_certificate(topology: Topology, tmp_path: Path) -> None:
+    """Where a chain is asked for it is refused in words, however trusted; a pin asks for no date."""
+    certificate = expired(tmp_path, "old", HUB_OUTER)
+    trust(topology, certificate)
+    async with hub_on(
+        topology, transportMode="both", tlsCert=certificate.cert_text, tlsKey=certificate.key_text
+    ) as server:
+        config = await client_config(server, transport=Transport.WEBSOCKET, server_cert_hash=None)
+        with pytest.raises(UnauthorizedError, match="expired"):
+            await connect(topology, config)
+        with pytest.raises(UnauthorizedError, match="serverCertHash"):
+            await connect(topology, evolve(config, transport=Transport.AUTO, server_cert_hash=WRONG_PIN))
+        for transport in (Transport.WEBSOCKET, Transport.QUIC):
+            await connect(topology, evolve(config, transport=transport, server_cert_hash=certificate.pin))
 
 
 async def test_old_tls_is_refused(topology: Topology, certificate: Certificate) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from smartvpn.client import VpnClient
 from smartvpn.keys import PrivateKey
 from smartvpn.server import VpnServer
-from smartvpn.types import TunnelState
+from smartvpn.types import ClientInfo, TunnelState
 from tests.netns.topology import HUB_OUTER, Topology
 from tests.raw import IMPATIENT
 
@@ -75,7 +75,18 @@ async def tunnel_on(
         bundle = await server.create_client("alice", security=security or {})
         async with client_on(machine, bundle.smartvpn_config) as client:
             await client.connect()
+            await sessions_of(server)
             yield server, client
+
+
+async def sessions_of(server: VpnServer, count: int = 1) -> list[ClientInfo]:
+    """The hub's sessions, once there are that many: it learns of one after the client has it."""
+
+    async def reached() -> bool:
+        return len(await server.list_clients()) == count
+
+    await eventually(reached)
+    return await server.list_clients()
 
 
 async def answers(machine: Topology, address: str, role: str = "client", *options: str) -> bool:

@@ -71,9 +71,10 @@ typedef struct sv_drops {
 } sv_drops;
 
 /* Datagrams at a hub's QUIC port that are no connection's: nothing at all; of another version; newcomers above what may be in its handshake at once, asked
- * to prove their address first, not admitted; of another worker's connection; of one that is not known (any more). */
+ * to prove their address first, not admitted; of another worker's connection; of one that is not known (any more). And connections that were open and ended
+ * for what their peer sent. */
 typedef struct sv_quic_rejects {
-    uint64_t garbage, version, busy, retry, refused, stray, unknown;
+    uint64_t garbage, version, busy, retry, refused, stray, unknown, broken;
 } sv_quic_rejects;
 
 typedef struct sv_statistics {
