@@ -38,8 +38,7 @@ struct sv_quic_server;
 struct sv_quic_counters {
     _Atomic uint64_t accepted; /* connections begun */
     _Atomic uint64_t failed;   /* of them: ended in their handshake */
-    _Atomic uint64_t
-        broken; /* of them: ended, once they were open, for what their peer sent against QUIC's rules */
+    _Atomic uint64_t broken;   /* of them: ended, once open, since the peer broke QUIC's rules */
     _Atomic uint64_t garbage;  /* datagrams that are nothing */
     _Atomic uint64_t versions; /* packets of QUIC that we do not speak, and answers about versions */
     _Atomic uint64_t busy;     /* newcomers above what may be in its handshake at once */

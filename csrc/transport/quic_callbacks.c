@@ -144,8 +144,8 @@ static int on_stream_data(ngtcp2_conn *quic, uint32_t flags, int64_t stream, uin
 
 static int on_datagram(ngtcp2_conn *quic, uint32_t flags, const uint8_t *bytes, size_t len, void *user)
 {
-    static uint8_t
-        none[1]; /* stands for one of no bytes, which the owner counts like any other that does not open */
+    /* Stands for one of no bytes, which the owner counts like any other that does not open. */
+    static uint8_t none[1];
     struct sv_quic_conn *conn = user;
 
     (void)quic;
