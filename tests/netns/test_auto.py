@@ -19,8 +19,9 @@ from smartvpn.config import Transport
 from smartvpn.errors import SmartVpnError
 from smartvpn.server import VpnServer
 from smartvpn.types import TunnelState
+from tests.netns.capture import TCP, UDP, captured
 from tests.netns.talk import DRINK, ECHO, GULP, POUR, SHOUT, TALK, Talk
-from tests.netns.topology import INTERNET, Topology
+from tests.netns.topology import HUB_OUTER, INTERNET, Topology
 from tests.netns.tunnel import (
     GATEWAY,
     answers,
@@ -100,6 +101,34 @@ async def test_auto_where_udp_is_blocked(topology: Topology) -> None:
             assert min(took) < 1.0
             assert took[0] < 5.0
             assert min(left) < 1.0
+
+
+async def head_start(machine: Topology, client: VpnClient) -> float:
+    """How long after QUIC's first packet WebSocket's leaves, in seconds."""
+    with captured(machine, "client") as seen:
+        assert (await client.connect()).transport is Transport.WEBSOCKET
+        to_hub = [packet for packet in seen.packets() if packet.destination == HUB_OUTER]
+    first = {packet.protocol: packet.at for packet in reversed(to_hub) if packet.ports[1] == 7443}
+    await client.disconnect()
+    return first[TCP] - first[UDP]
+
+
+async def test_auto_remembers_what_worked(topology: Topology) -> None:
+    """Per hub, over the daemon's end: where WebSocket was it the last time, it does not wait for QUIC."""
+    async with hub_on(topology, transportMode="both") as server:
+        bundle = await server.create_client("alice")
+        block(topology, "udp dport 7443")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            assert await head_start(topology, client) > 0.25
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            assert await head_start(topology, client) < 0.25
+            unblock(topology)
+            await client.connect()
+            await transport_is(client, Transport.QUIC)
+            await client.disconnect()
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            block(topology, "udp dport 7443")
+            assert await head_start(topology, client) > 0.25
 
 
 async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
