@@ -8,7 +8,8 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
     LIVE_PROVEN_S = 5, /* a session that ends sooner is a failure: the next pause is a longer one */
-    QUIC_PAUSE_FIRST_S = 60,
+    FAILED_PAUSE_S = 10, /* where nothing came back: a few packets each time */
+    BAD_PAUSE_S = 60,    /* where the session went over to it and had to leave */
     QUIC_PAUSE_MAX_S = 3600,
     QUIC_PROVEN_S = 600, /* carried for so long, QUIC's next pause is a first one again */
     LEAVE_AGAIN_S = 60,
@@ -92,14 +93,24 @@ void sv_dial_plan_calm(struct sv_dial_plan *plan)
     plan->suspect = false;
 }
 
-static void shun_quic(struct sv_dial_plan *plan, uint64_t now)
+static uint64_t within(uint64_t value, uint64_t least, uint64_t most)
 {
-    uint64_t most = QUIC_PAUSE_MAX_S * SV_NS_PER_S;
+    return value < least ? least : value < most ? value : most;
+}
 
-    plan->quic_pause = plan->quic_pause ? plan->quic_pause * 2 : QUIC_PAUSE_FIRST_S * SV_NS_PER_S;
-    plan->quic_pause = plan->quic_pause < most ? plan->quic_pause : most;
+static void shun_quic(struct sv_dial_plan *plan, uint64_t now, uint64_t least_secs)
+{
+    plan->quic_pause = within(plan->quic_pause * 2, least_secs * SV_NS_PER_S, QUIC_PAUSE_MAX_S * SV_NS_PER_S);
     plan->quic_from = now + plan->quic_pause;
     plan->websocket_first = true;
+}
+
+/* QUIC does not carry any more. */
+static void leave_quic(struct sv_dial_plan *plan, uint64_t now)
+{
+    if (plan->carrier == SV_DIAL_QUIC && now - plan->quic_since >= QUIC_PROVEN_S * SV_NS_PER_S) {
+        plan->quic_pause = 0;
+    }
 }
 
 bool sv_dial_plan_degraded(struct sv_dial_plan *plan, uint64_t now)
@@ -108,10 +119,8 @@ bool sv_dial_plan_degraded(struct sv_dial_plan *plan, uint64_t now)
         now < plan->leave_from) {
         return false;
     }
-    if (now - plan->quic_since >= QUIC_PROVEN_S * SV_NS_PER_S) {
-        plan->quic_pause = 0;
-    }
-    shun_quic(plan, now);
+    leave_quic(plan, now);
+    shun_quic(plan, now, BAD_PAUSE_S);
     schedule(plan, SV_DIAL_WEBSOCKET, now);
     return true;
 }
@@ -240,7 +249,7 @@ bool sv_dial_plan_failed(struct sv_dial_plan *plan, enum sv_dial_way way, uint64
         return false;
     }
     if (way == SV_DIAL_QUIC && both(plan) && plan->carrier != SV_DIAL_QUIC) {
-        shun_quic(plan, now);
+        shun_quic(plan, now, FAILED_PAUSE_S);
     }
     if (way == SV_DIAL_WEBSOCKET && plan->carrier == SV_DIAL_QUIC && !plan->tries[way].unwanted) {
         plan->leave_from = now + LEAVE_AGAIN_S * SV_NS_PER_S;
@@ -291,6 +300,7 @@ void sv_dial_plan_won(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t 
 bool sv_dial_plan_lost(struct sv_dial_plan *plan, uint64_t now, uint32_t random)
 {
     forgive(plan, now);
+    leave_quic(plan, now);
     plan->carrier = SV_DIAL_NONE;
     plan->suspect = plan->moving = false;
     if (plan->stopped || plan->again_at != SV_NEVER) {

@@ -157,9 +157,11 @@ static void measure(struct sv_dialer *dialer, const struct sv_conn *conn)
     const struct sv_degrade_sample sample = {
         .arrived = {link->datagrams_acked, session->counters.datagrams_received},
         .lost = {link->datagrams_lost, sv_session_datagrams_missing(session)},
-        .srtt_ns = session->quality.srtt_ns,
-        .min_rtt_ns = session->quality.srtt_ns ? session->quality.min_rtt_ns : 0,
+        .srtt_ns = link->srtt_ns,
+        .min_rtt_ns = link->min_rtt_ns,
         .critical = session->quality.health == SV_HEALTH_CRITICAL,
+        .checks = session->quality.checks,
+        .timeouts = session->quality.timeouts_in_a_row,
     };
     uint64_t now = conn->worker->loop.now;
 

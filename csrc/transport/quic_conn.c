@@ -180,11 +180,24 @@ static void op_close(struct sv_link *link, enum sv_link_close how)
     }
 }
 
+static void op_measure(struct sv_link *link)
+{
+    const struct sv_quic_conn *conn = conn_of(link);
+    ngtcp2_conn_info info;
+
+    if (conn->state == SV_QUIC_OPEN) {
+        ngtcp2_conn_get_conn_info2(conn->quic, &info);
+        link->srtt_ns = info.smoothed_rtt;
+        link->min_rtt_ns = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
+    }
+}
+
 static const struct sv_link_ops ops = {
     .send = op_send,
     .close = op_close,
     .send_datagram = op_send_datagram,
     .flush = op_flush,
+    .measure = op_measure,
 };
 
 /* ---- after reading ---- */

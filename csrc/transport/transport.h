@@ -38,7 +38,7 @@ struct sv_link_ops {
     int (*send_datagram)(struct sv_link *link, const uint8_t *bytes, size_t len);
     /* The turn's end: what was collected for one batch goes out. NULL: nothing is collected. */
     void (*flush)(struct sv_link *link);
-    /* Looks at path_mtu anew, where nothing tells that it has changed. NULL: it is always true. */
+    /* Looks at path_mtu and the round trip anew, where nothing tells that they have changed. NULL: they are always true. */
     void (*measure)(struct sv_link *link);
 };
 
@@ -77,6 +77,7 @@ struct sv_link {
     uint64_t opened_at;                       /* ns: accept or start of the connect */
     uint64_t path_since;                      /* ns: since then the path may still prove larger */
     uint64_t datagrams_acked, datagrams_lost; /* of ours, as far as the transport knows */
+    uint64_t srtt_ns, min_rtt_ns;             /* of datagrams and their acknowledgements; 0: not known */
     /* ns: the first sent since the peer last acknowledged anything; 0: none, or not known */
     uint64_t unacked_since;
 };

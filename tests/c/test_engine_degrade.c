@@ -40,6 +40,23 @@ static void loss(void)
     }
 }
 
+/* What lasts needs less: a network that throttles UDP leaves a sender that adapts with a tenth lost, on and on. */
+static void loss_that_lasts(void)
+{
+    for (int side = 0; side < 2; side++) {
+        begin();
+        for (int i = 0; i < 9; i++) {
+            CHECK(!second(side, 900, 100));
+        }
+        CHECK(!second(side, 960, 40));
+        for (int i = 0; i < 9; i++) {
+            CHECK(!second(side, 900, 100));
+            CHECK(!second(side, 5, 1));
+        }
+        CHECK(second(side, 900, 100));
+    }
+}
+
 /* A good second between starts the count anew; a few packets tell nothing, either way. */
 static void what_counts(void)
 {
@@ -65,28 +82,69 @@ static void once_a_second(void)
     }
 }
 
-/* A path that answers eight times as late as it could, and half a second, for three seconds; or that the keepalive calls critical. */
+/* A path that answers eight times as late as it could, and half a second, for three seconds in which it answers. */
 static void late_answers(void)
 {
     begin();
     sample.srtt_ns = 800 * SV_NS_PER_MS;
-    CHECK(!second(0, 0, 0));
-    CHECK(!second(0, 0, 0));
-    CHECK(second(0, 0, 0));
+    CHECK(!second(0, 5, 0));
+    CHECK(!second(0, 5, 0));
+    CHECK(second(0, 5, 0));
     begin();
     sample.srtt_ns = sample.min_rtt_ns = 700 * SV_NS_PER_MS;
     for (int i = 0; i < 10; i++) {
+        CHECK(!second(0, 5, 0));
+    }
+}
+
+/* One late answer is one, however long it stays the last. */
+static void an_answer_counts_once(void)
+{
+    begin();
+    sample.srtt_ns = 800 * SV_NS_PER_MS;
+    CHECK(!second(0, 1, 0));
+    for (int i = 0; i < 30; i++) {
         CHECK(!second(0, 0, 0));
     }
+}
+
+/* What the keepalive calls critical is: by two timeouts in a row, or by a share of enough checks. One of a few that was late is not yet a share. */
+static void critical_by_the_keepalive(void)
+{
+    begin();
     sample.critical = true;
+    sample.checks = sample.timeouts = 1;
+    CHECK(!second(0, 0, 0));
+    sample.timeouts = 2;
     CHECK(second(0, 0, 0));
+    sample.timeouts = 0;
+    sample.checks = 9;
+    CHECK(!second(0, 0, 0));
+    sample.checks = 10;
+    CHECK(second(0, 0, 0));
+    sample.critical = false;
+    CHECK(!second(0, 0, 0));
+}
+
+/* A machine that does not come to look in time does not know what the path is to blame for. */
+static void late_looks_tell_nothing(void)
+{
+    begin();
+    for (int i = 0; i < 20; i++) {
+        now += 2 * SV_NS_PER_S;
+        CHECK(!second(0, 500, 500));
+    }
 }
 
 int main(void)
 {
     RUN(loss);
+    RUN(loss_that_lasts);
     RUN(what_counts);
     RUN(once_a_second);
     RUN(late_answers);
+    RUN(an_answer_counts_once);
+    RUN(critical_by_the_keepalive);
+    RUN(late_looks_tell_nothing);
     return CHECK_DONE("engine/degrade");
 }

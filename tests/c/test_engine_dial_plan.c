@@ -97,10 +97,10 @@ static void quic_fails_early(void)
     expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
 }
 
-/* Where UDP is blocked WebSocket carries after 300 ms; QUIC is given up after 3 s, and tried again after 60 s, 120 s, … an hour. */
+/* Where UDP is blocked WebSocket carries after 300 ms; QUIC is given up after 3 s, and tried again after 10 s, 20 s, … an hour. */
 static void quic_is_blocked(void)
 {
-    uint64_t pauses[] = {60, 120, 240, 480, 960, 1920, 3600, 3600};
+    uint64_t pauses[] = {10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600};
 
     begin(true, true, false);
     connect_by(SV_DIAL_WEBSOCKET);
@@ -190,6 +190,32 @@ static void quic_degrades(void)
     expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
     sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
     pass(60 * S);
+}
+
+/* One that was bad is left aside for a minute at least, also after a short pause for a failure; one that has carried for ten minutes begins anew. */
+static void pauses_by_what_went_wrong(void)
+{
+    begin(true, true, false);
+    connect_by(SV_DIAL_WEBSOCKET);
+    pass(2700 * MS);
+    expect(SV_DIAL_ABANDON, SV_DIAL_QUIC);
+    CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    pass(10 * S);
+    expect(SV_DIAL_START, SV_DIAL_QUIC);
+    sv_dial_plan_won(&plan, SV_DIAL_QUIC, now);
+    now += 5 * S;
+    CHECK(sv_dial_plan_degraded(&plan, now));
+    expect(SV_DIAL_START, SV_DIAL_WEBSOCKET);
+    sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
+    pass(60 * S);
+    expect(SV_DIAL_START, SV_DIAL_QUIC);
+    sv_dial_plan_won(&plan, SV_DIAL_QUIC, now);
+    now += 600 * S;
+    CHECK(sv_dial_plan_lost(&plan, now, 0));
+    pass(50 * MS);
+    connect_by(SV_DIAL_WEBSOCKET);
+    CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    pass(10 * S);
 }
 
 /* WebSocket that cannot be had is no reason to ask for it all the time; QUIC goes on. */
@@ -345,7 +371,7 @@ static void moving_with_websocket(void)
         sv_dial_plan_won(&plan, SV_DIAL_WEBSOCKET, now);
         CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
         expect_nothing();
-        pass(60 * S);
+        pass(10 * S);
         expect(SV_DIAL_START, SV_DIAL_QUIC);
         CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
     }
@@ -376,6 +402,7 @@ int main(void)
     RUN(quic_is_left_aside);
     RUN(nothing_works);
     RUN(quic_degrades);
+    RUN(pauses_by_what_went_wrong);
     RUN(no_websocket_to_turn_to);
     RUN(suspicion);
     RUN(another_network);

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -20,7 +19,9 @@ from smartvpn.config import Transport
 from smartvpn.errors import SmartVpnError
 from smartvpn.server import VpnServer
 from smartvpn.types import TunnelState
-from tests.netns.topology import INTERNET, Topology
+from tests.netns.capture import TCP, UDP, captured
+from tests.netns.talk import DRINK, ECHO, GULP, POUR, SHOUT, TALK, Talk
+from tests.netns.topology import HUB_OUTER, INTERNET, Topology
 from tests.netns.tunnel import (
     GATEWAY,
     answers,
@@ -37,58 +38,6 @@ QUIC_AGAIN = 90.0
 """longer than QUIC's first pause: it may be too slow at first, or refused just before the hub listens"""
 
 BLOCK = "add table inet block; add chain inet block in {{ type filter hook {hook} priority -300; }}; {rule}"
-
-# An echo whose sender reports every answer with its time: standing still is seen, and an end.
-ECHO = """
-import socket, sys, threading
-listener = socket.create_server((sys.argv[1], 9))
-print("ready", flush=True)
-def serve(connection):
-    while data := connection.recv(65536):
-        connection.sendall(data)
-while True:
-    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-"""
-TALK = """
-import socket, sys, time
-connection = socket.create_connection((sys.argv[1], 9), 20)
-connection.settimeout(120)
-number = 0
-while True:
-    connection.sendall(b"%08d" % number + bytes(4096))
-    got = b""
-    while len(got) < 4104:
-        piece = connection.recv(65536)
-        assert piece, "the connection has ended"
-        got += piece
-    assert got[:8] == b"%08d" % number
-    number += 1
-    print(time.monotonic(), flush=True)
-    time.sleep(0.01)
-"""
-
-# A download without an end, of some 4 MB/s: only acknowledgements go the other way.
-POUR = """
-import socket, sys, time
-listener = socket.create_server((sys.argv[1], 9))
-print("ready", flush=True)
-connection, _ = listener.accept()
-while True:
-    connection.sendall(bytes(40000))
-    time.sleep(0.01)
-"""
-DRINK = """
-import socket, sys, time
-connection = socket.create_connection((sys.argv[1], 9), 20)
-connection.settimeout(120)
-while True:
-    left = 40000
-    while left:
-        piece = connection.recv(left)
-        assert piece, "the connection has ended"
-        left -= len(piece)
-    print(time.monotonic(), flush=True)
-"""
 
 CHURN = """
 while :; do
@@ -111,68 +60,6 @@ def block(machine: Topology, rule: str, hook: str = "input", role: str = "hub") 
 def unblock(machine: Topology, role: str = "hub") -> None:
     """Let them pass again."""
     machine.run(role, "nft", "delete table inet block")
-
-
-class Talk:
-    """A TCP connection through the tunnel that asks and answers all the time, or a download."""
-
-    def __init__(
-        self,
-        machine: Topology,
-        target: str = GATEWAY,
-        role: str = "hub",
-        programs: tuple[str, str] = (ECHO, TALK),
-    ) -> None:
-        echo = machine.popen(
-            role, sys.executable, "-c", programs[0], target, stdout=subprocess.PIPE, text=True
-        )
-        assert echo.stdout is not None
-        assert echo.stdout.readline() == "ready\n"
-        self._talk = machine.popen(
-            "client",
-            sys.executable,
-            "-c",
-            programs[1],
-            target,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert self._talk.stdout is not None
-        os.set_blocking(self._talk.stdout.fileno(), False)
-        self._partial = b""
-
-    def beats(self) -> list[float]:
-        """The times of the answers since the last call."""
-        assert self._talk.stdout is not None
-        data = self._partial + (self._talk.stdout.read() or b"")
-        *lines, self._partial = data.split(b"\n")
-        assert self._talk.poll() is None, data.decode()
-        return [float(line) for line in lines]
-
-    async def standstill(self, seconds: float = 40) -> float:
-        """The longest pause between answers, seen until they come steadily again for two seconds."""
-        begin = last = time.monotonic()
-        longest = 0.0
-        self.beats()
-        async with asyncio.timeout(seconds):
-            while longest < 0.1 or last < begin + 2 or time.monotonic() > last + 0.5:
-                for beat in self.beats():
-                    if beat - last > longest:
-                        longest, begin = beat - last, beat
-                    last = beat
-                await asyncio.sleep(0.02)
-        return longest
-
-    async def goes_on(self, seconds: float = 40) -> float:
-        """Wait for an answer to something asked from now on; when it came, in seconds from now."""
-        begin = time.monotonic()
-        self.beats()
-        async with asyncio.timeout(seconds):
-            while True:
-                late = [beat for beat in self.beats() if beat > begin + 0.05]
-                if late:
-                    return late[0] - begin
-                await asyncio.sleep(0.02)
 
 
 async def transport_is(client: VpnClient, transport: Transport, seconds: float = 40) -> None:
@@ -217,6 +104,34 @@ async def test_auto_where_udp_is_blocked(topology: Topology) -> None:
             assert min(took) < 1.0
             assert took[0] < 5.0
             assert min(left) < 1.0
+
+
+async def head_start(machine: Topology, client: VpnClient) -> float:
+    """How long after QUIC's first packet WebSocket's leaves, in seconds."""
+    with captured(machine, "client") as seen:
+        assert (await client.connect()).transport is Transport.WEBSOCKET
+        to_hub = [packet for packet in seen.packets() if packet.destination == HUB_OUTER]
+    first = {packet.protocol: packet.at for packet in reversed(to_hub) if packet.ports[1] == 7443}
+    await client.disconnect()
+    return first[TCP] - first[UDP]
+
+
+async def test_auto_remembers_what_worked(topology: Topology) -> None:
+    """Per hub, over the daemon's end: where WebSocket was it the last time, it does not wait for QUIC."""
+    async with hub_on(topology, transportMode="both") as server:
+        bundle = await server.create_client("alice")
+        block(topology, "udp dport 7443")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            assert await head_start(topology, client) > 0.25
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            assert await head_start(topology, client) < 0.25
+            unblock(topology)
+            await client.connect()
+            await transport_is(client, Transport.QUIC)
+            await client.disconnect()
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            block(topology, "udp dport 7443")
+            assert await head_start(topology, client) > 0.25
 
 
 async def test_quic_alone_where_nothing_answers(topology: Topology) -> None:
@@ -322,6 +237,27 @@ async def test_loss_drives_to_websocket(topology: Topology) -> None:
         await transport_is(client, Transport.WEBSOCKET, 60)
         await talk.goes_on()
         assert load.poll() is None
+
+
+THROTTLE = "limit rate over 1 mbytes/second burst 64 kbytes"
+
+
+@pytest.mark.long(15)
+@pytest.mark.parametrize(
+    ("role", "rule", "programs"),
+    [("hub", "udp dport 7443", (GULP, SHOUT)), ("client", "udp sport 7443", (POUR, DRINK))],
+    ids=["up", "down"],
+)
+async def test_throttling_drives_to_websocket(
+    topology: Topology, role: str, rule: str, programs: tuple[str, str]
+) -> None:
+    """A network that gives UDP a megabyte a second and TCP all it has: a transfer shows it."""
+    async with tunnel_on(topology, transportMode="both") as (_, client):
+        talk = Talk(topology, programs=programs)
+        await talk.goes_on()
+        block(topology, f"{rule} {THROTTLE}", role=role)
+        await transport_is(client, Transport.WEBSOCKET, 60)
+        await talk.goes_on()
 
 
 async def test_another_address_over_quic(topology: Topology) -> None:

@@ -11,7 +11,7 @@ import pytest
 from smartvpn.client import VpnClient
 from smartvpn.server import VpnServer
 from smartvpn.types import ClientInfo
-from tests.netns.test_auto import DRINK, ECHO, POUR, TALK, Talk
+from tests.netns.talk import DRINK, ECHO, POUR, TALK, Talk
 from tests.netns.test_tunnel import SINK, SOURCE
 from tests.netns.topology import Topology
 from tests.netns.tunnel import (

@@ -20,7 +20,8 @@ import pytest
 
 from smartvpn.client import VpnClient
 from smartvpn.types import TunnelState
-from tests.netns.test_auto import Talk, block
+from tests.netns.talk import Talk
+from tests.netns.test_auto import block
 from tests.netns.topology import Topology
 from tests.netns.tunnel import STDIO, daemon, eventually, hub_on, state_is
 
