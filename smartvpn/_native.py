@@ -328,6 +328,18 @@ class NativeClient(_Engine):
         check(lib.sv_client_get_settings(self._handle, info))
         return read.tunnel_settings(info)
 
+    def addresses(self) -> list[str]:
+        """Where links to the hub go or may go: they have to stay outside of the tunnel."""
+        info = ffi.new("sv_hub_addresses *")
+        check(lib.sv_client_get_addresses(self._handle, info))
+        return [read.text(info.list[index]) for index in range(info.count)]
+
+    def offer(self, host: str, addresses: Iterable[str]) -> None:
+        """Numeric addresses of a host that the engine looks up, in the order to try. Raises ConfigError."""
+        memory = write.Memory()
+        c, count = memory.texts(list(addresses))
+        check(lib.sv_client_offer_addresses(self._handle, host.encode(), c, count))
+
     def quality(self) -> ConnectionQuality | None:
         """The link's measurements; None before the first."""
         info = ffi.new("sv_quality_info *")

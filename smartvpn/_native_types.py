@@ -33,6 +33,8 @@ class EventKind(IntEnum):
     LOST = 6
     GONE = 7
     NETWORK = 8
+    ADDRESSES = 9
+    LOOKUP = 10
 
 
 @frozen(kw_only=True)

@@ -113,7 +113,7 @@ class WireGuardTunnel:
             mtu=settings.mtu,
             routes=[route for route in routes if ipaddress.ip_network(route).version in families],
             dns=list(settings.dns),
-            server_address=self._endpoint[0],
+            server_addresses=[self._endpoint[0]],
         )
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from smartvpn import _names
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, Fanout, to_the_end
 from smartvpn._files import write_private
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECS = 30.0
 HANDSHAKE_SECS = 10.0
 STATE_DIRECTORY = "/var/lib/smartvpn"
+_LOOKUPS = 4
 
 
 @frozen(kw_only=True)
@@ -224,6 +226,7 @@ class _Running:
         self._changed = asyncio.Event()
         self._new_settings = self._new_network = self._slept = False
         self._applier: asyncio.Task[None] | None = None
+        self._lookups: set[asyncio.Task[None]] = set()
         self._pump = EnginePump(engine, self._on_event)
 
     @classmethod
@@ -279,9 +282,10 @@ class _Running:
         return self.engine.mtu()
 
     async def close(self) -> None:
-        if self._applier is not None:
-            self._applier.cancel()
-            await asyncio.gather(self._applier, return_exceptions=True)
+        tasks = [*self._lookups, *([self._applier] if self._applier else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._first.done():
             self._first.exception()
         else:
@@ -301,7 +305,7 @@ class _Running:
             mtu=settings.mtu,
             routes=list(settings.routes if config.routes is None else config.routes),
             dns=list(settings.dns if config.dns is None else config.dns),
-            server_address=settings.server_addr,
+            server_addresses=[settings.server_addr, *self.engine.addresses()],
             dns_again=dns_again,
         )
         if config.transport is Transport.AUTO:
@@ -319,12 +323,20 @@ class _Running:
                 if new_settings or slept:
                     await self._apply(self.engine.settings(), dns_again=slept)
                 if new_network:
-                    await to_the_end(self.network.refresh_server_route)
+                    await to_the_end(self.network.refresh_server_routes, self.engine.addresses())
             except SmartVpnError as error:
                 log.error("the tunnel's network cannot be set: %s", error)
                 self._report(str(error))
             if new_settings or slept:
                 self._report(None)
+
+    async def _look_up_outside(self, host: str) -> None:
+        """The tunnel's name servers, where they are this machine's, cannot be asked for the hub itself."""
+        try:
+            servers = await asyncio.to_thread(self.network.name_servers_outside)
+            self.engine.offer(host, await _names.look_up(host, servers))
+        except SmartVpnError as error:
+            log.debug("%s is not looked up outside of the tunnel: %s", host, error)
 
     # events
 
@@ -332,6 +344,14 @@ class _Running:
         if event.kind is EventKind.SETTINGS:
             self._new_settings = True
             self._changed.set()
+        elif event.kind is EventKind.ADDRESSES:
+            self._new_network = True
+            self._changed.set()
+        elif event.kind is EventKind.LOOKUP:
+            if self.settings is not None and len(self._lookups) < _LOOKUPS:
+                task = asyncio.create_task(self._look_up_outside(event.reason))
+                self._lookups.add(task)
+                task.add_done_callback(self._lookups.discard)
         elif event.kind is EventKind.NETWORK:
             # Sleep may have cost the resolver its servers: they are set anew.
             self._slept |= event.count > 0 and self.settings is not None

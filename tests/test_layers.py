@@ -32,6 +32,7 @@ PYTHON_LAYERS = [
     {"_native_status", "_native_write"},
     {"_native"},
     {"registry"},
+    {"_names"},
     {"network"},
     {"_listeners"},
     {"_control", "_wgbackend"},

@@ -327,7 +327,9 @@ void sv_hub_note_remote(struct sv_conn *conn);
 /* The peer speaks from another address: may it? */
 bool sv_hub_admits_path(struct sv_conn *conn, const uint8_t remote[16], uint16_t port);
 
-/* ---- dialer.c, dial_race.c: the client's side ---- */
+/* ---- dialer.c, dial_race.c, dial_names.c: the client's side ---- */
+/* What other threads have told. */
+void sv_dialer_obey(struct sv_engine *engine);
 /* About once a second while something moves. */
 void sv_dialer_on_beat(struct sv_conn *conn);
 void sv_dialer_on_settings(struct sv_conn *conn, bool first);

@@ -125,6 +125,16 @@ bool sv_dial_plan_degraded(struct sv_dial_plan *plan, uint64_t now)
     return true;
 }
 
+void sv_dial_plan_anew(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t now)
+{
+    struct sv_dial_try *try = &plan->tries[way];
+
+    if (try->running && try->give_up_at != SV_NEVER) {
+        try->stale = true;
+        try->give_up_at = now;
+    }
+}
+
 void sv_dial_plan_network(struct sv_dial_plan *plan, uint64_t now)
 {
     plan->backoff_ms = 0;
@@ -134,12 +144,7 @@ void sv_dial_plan_network(struct sv_dial_plan *plan, uint64_t now)
         plan->again_at = now;
     }
     for (int way = 0; way < SV_DIAL_WAYS; way++) {
-        struct sv_dial_try *try = &plan->tries[way];
-
-        if (try->running && try->give_up_at != SV_NEVER) {
-            try->stale = true;
-            try->give_up_at = now;
-        }
+        sv_dial_plan_anew(plan, (enum sv_dial_way)way, now);
     }
 }
 

@@ -17,7 +17,8 @@ enum sv_dial_act { SV_DIAL_NOTHING, SV_DIAL_START, SV_DIAL_ABANDON };
 
 struct sv_dial_try {
     bool running;
-    bool stale;          /* begun in another network: its end is no failure either, and it begins anew */
+    bool
+        stale; /* begun in another network, or knowing less: its end is no failure either, and it begins anew */
     bool unwanted;       /* the other way has won: its end is no failure */
     uint64_t start_at;   /* SV_NEVER: not to be started */
     uint64_t give_up_at; /* while running; SV_NEVER: abandoned already */
@@ -52,6 +53,8 @@ void sv_dial_plan_move(struct sv_dial_plan *plan, uint64_t now);
 void sv_dial_plan_calm(struct sv_dial_plan *plan);
 /* QUIC, which carries, has become bad: WebSocket is to take over. false: there is no other way now. */
 bool sv_dial_plan_degraded(struct sv_dial_plan *plan, uint64_t now);
+/* An attempt that is under way is to begin anew: its end is no failure. */
+void sv_dial_plan_anew(struct sv_dial_plan *plan, enum sv_dial_way way, uint64_t now);
 /* Another network: what was learned of the old one is forgotten, and nothing waits. */
 void sv_dial_plan_network(struct sv_dial_plan *plan, uint64_t now);
 /* No attempts any more. */

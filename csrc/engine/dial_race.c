@@ -12,6 +12,8 @@
 
 enum {
     QUIC_IDLE_SECS = 30,
+    WAYS_MS = 1000,         /* for a way around the tunnel to be made */
+    LOOK_AGAIN_MS = 10,     /* meanwhile */
     CLAMPED_SEGMENT = 1180, /* fits a path of 1280 bytes with IPv6 and TCP's options */
 };
 
@@ -34,12 +36,18 @@ struct sv_dial_attempt *sv_dial_attempt_of(struct sv_dialer *dialer, const struc
     return NULL;
 }
 
+static bool is_under_way(const struct sv_dial_attempt *attempt)
+{
+    return attempt->asking || attempt->opening || attempt->pending;
+}
+
 /* ---- beginning and giving up ---- */
 
 static int open_websocket(struct sv_dialer *dialer, struct sv_dial_attempt *attempt)
 {
     struct sv_ws_client_config config = {
         .url = dialer->url,
+        .addresses = attempt->addresses.count ? &attempt->addresses : NULL,
         .cert_hash = dialer->has_cert_hash ? dialer->cert_hash : NULL,
         .pin_strict = dialer->cert_hash_strict,
         .timeout_ns = dialer->handshake_timeout,
@@ -55,6 +63,7 @@ static int open_quic(struct sv_dialer *dialer, struct sv_dial_attempt *attempt)
 {
     struct sv_quic_client_config config = {
         .address = dialer->quic_address,
+        .addresses = &attempt->addresses,
         .cert_hash = dialer->has_cert_hash ? dialer->cert_hash : NULL,
         .timeout = dialer->handshake_timeout,
         .idle_timeout = QUIC_IDLE_SECS * SV_NS_PER_S,
@@ -71,10 +80,21 @@ void sv_dial_start(struct sv_dialer *dialer, enum sv_dial_way way)
 
     attempt->started = sv_clock_now();
     attempt->error = 0;
-    if (!dialer->attempts[!way].opening && !dialer->attempts[!way].pending) {
+    attempt->asking = true;
+    attempt->ways_until = SV_NEVER;
+    attempt->addresses.count = 0;
+    if (!is_under_way(&dialer->attempts[!way])) {
         dialer->began_at = attempt->started;
     }
-    if (way == SV_DIAL_QUIC ? open_quic(dialer, attempt) : open_websocket(dialer, attempt)) {
+    sv_dial_name_ask(attempt->name, attempt->started);
+}
+
+static void open_link(struct sv_dial_attempt *attempt)
+{
+    struct sv_dialer *dialer = attempt->dialer;
+
+    attempt->asking = false;
+    if (way_of(attempt) == SV_DIAL_QUIC ? open_quic(dialer, attempt) : open_websocket(dialer, attempt)) {
         attempt->opening = NULL;
         sv_dial_on_failed(attempt, SV_E_INVALID, sv_error_detail());
     }
@@ -82,11 +102,102 @@ void sv_dial_start(struct sv_dialer *dialer, enum sv_dial_way way)
 
 void sv_dial_abandon(struct sv_dial_attempt *attempt)
 {
+    if (attempt->asking) {
+        attempt->asking = false;
+        sv_dial_on_failed(attempt, SV_E_TIMEOUT, "the name servers do not answer in time");
+    }
     if (attempt->opening) {
         attempt->opening->ops->close(attempt->opening, SV_CLOSE_SILENT);
     }
     if (attempt->pending) {
         sv_conn_abort(attempt->pending);
+    }
+}
+
+/* ---- where to ---- */
+
+/* Ways that lead into the tunnel are told, and get a moment to be led around it. */
+static uint64_t go_by_ways(struct sv_dial_attempt *attempt, uint64_t now)
+{
+    struct sv_dialer *dialer = attempt->dialer;
+    struct sv_addresses outside;
+    size_t inside;
+
+    sv_dial_name_addresses(attempt->name, &attempt->addresses);
+    outside = attempt->addresses;
+    inside = sv_dial_ways_inside(dialer, &outside);
+    if (inside && attempt->ways_until == SV_NEVER) {
+        attempt->ways_until = now + WAYS_MS * SV_NS_PER_MS;
+        sv_dial_ways_publish(dialer, true);
+    }
+    if (inside && now < attempt->ways_until) {
+        return now + LOOK_AGAIN_MS * SV_NS_PER_MS;
+    }
+    attempt->addresses = outside;
+    if (outside.count) {
+        open_link(attempt);
+    } else {
+        attempt->asking = false;
+        sv_dial_on_failed(attempt, SV_E_UNREACHABLE, "all ways to the hub lead into the tunnel itself");
+    }
+    return SV_NEVER;
+}
+
+/* A proxy knows by itself where the hub is; what is known here is for a hub that the environment excepts from it. */
+static bool is_proxied(const struct sv_dial_attempt *attempt)
+{
+    return way_of(attempt) == SV_DIAL_WEBSOCKET && sv_ws_client_proxied();
+}
+
+static uint64_t go_on(struct sv_dial_attempt *attempt, uint64_t now)
+{
+    if (!attempt->asking) {
+        return SV_NEVER;
+    }
+    if (is_proxied(attempt)) {
+        sv_dial_name_addresses(attempt->name, &attempt->addresses);
+        open_link(attempt);
+        return SV_NEVER;
+    }
+    switch (sv_dial_name_knows(attempt->name, now)) {
+    case SV_DIAL_KNOWS:
+        return go_by_ways(attempt, now);
+    case SV_DIAL_ASKS:
+        return sv_dial_name_deadline(attempt->name);
+    default:
+        attempt->asking = false;
+        sv_dial_on_failed(attempt, SV_E_UNREACHABLE, attempt->name->why);
+        return SV_NEVER;
+    }
+}
+
+uint64_t sv_dial_go_on(struct sv_dialer *dialer)
+{
+    uint64_t now = sv_clock_now(), at = SV_NEVER;
+
+    for (int way = 0; way < SV_DIAL_WAYS; way++) {
+        uint64_t next = go_on(&dialer->attempts[way], now);
+
+        at = next < at ? next : at;
+    }
+    sv_dial_ways_publish(dialer, false);
+    return at;
+}
+
+void sv_dial_on_learned(const struct sv_dial_name *name)
+{
+    struct sv_dialer *dialer = name->dialer;
+
+    for (int way = 0; way < SV_DIAL_WAYS; way++) {
+        struct sv_dial_attempt *attempt = &dialer->attempts[way];
+        bool lacks = false;
+
+        for (size_t i = 0; i < name->known.count; i++) {
+            lacks |= !sv_addresses_have(&attempt->addresses, &name->known.list[i]);
+        }
+        if (attempt->name == name && attempt->opening && lacks && !is_proxied(attempt)) {
+            sv_dial_plan_anew(&dialer->plan, (enum sv_dial_way)way, sv_clock_now());
+        }
     }
 }
 
@@ -160,6 +271,12 @@ static void fill_hello(const struct sv_dialer *dialer, const struct sv_link *lin
     snprintf(hello->software, sizeof hello->software, "smartvpn %s", sv_version());
 }
 
+/* A link through the tunnel would end with the one that it is to replace. */
+static bool may_carry(const struct sv_dialer *dialer, const struct sv_link *link)
+{
+    return !dialer->stopped && !sv_dial_way_inside(dialer, link->path_remote);
+}
+
 static void on_open(struct sv_link *link)
 {
     struct sv_dial_attempt *attempt = link->owner;
@@ -174,7 +291,7 @@ static void on_open(struct sv_link *link)
     struct sv_conn *conn;
 
     sv_loop_wake(&worker->loop);
-    conn = dialer->stopped ? NULL : sv_conn_new(worker, link);
+    conn = may_carry(dialer, link) ? sv_conn_new(worker, link) : NULL;
     if (!conn) {
         link->ops->close(link, SV_CLOSE_SILENT);
         return;
@@ -226,7 +343,8 @@ static void become_active(struct sv_dialer *dialer, struct sv_conn *conn, struct
     dialer->has_resume = conn->session.peer_capabilities & SV_CAP_RESUME;
     memcpy(dialer->resume_id, conn->session.session_id, 16);
     sv_dial_plan_won(&dialer->plan, way_of(attempt), sv_clock_now());
-    sv_dialer_note_path(dialer, conn->link->path_remote);
+    sv_dial_ways_note(dialer, conn->link->path_remote);
+    sv_dial_name_worked(attempt->name, conn->link->path_remote);
     if (before && before != conn) {
         hand_queue_over(before, conn);
         sv_keep_resend(&before->keep, conn->worker, before->session.last_received);

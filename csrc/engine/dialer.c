@@ -3,14 +3,14 @@
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "crypto/keys.h"
-#include "policy/prefix.h"
 #include "transport/quic.h"
 
-enum { HANDSHAKE_TIMEOUT_MS = 10000, MOVE_SECS = 10 };
+enum { HANDSHAKE_TIMEOUT_MS = 10000, MOVE_SECS = 10, GONE_MS = 500 };
 
 /* ---- state, for people ---- */
 
@@ -38,11 +38,29 @@ void sv_dialer_tell_loss(struct sv_dialer *dialer, int error, const char *reason
 
 /* ---- the plan's steps ---- */
 
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void leave_if_gone(struct sv_dialer *dialer, uint64_t now)
+{
+    if (now >= dialer->gone_at) {
+        dialer->gone_at = SV_NEVER;
+        if (dialer->active) {
+            sv_log(SV_LOG_INFO, "there is no way for this link any more: opening another one");
+            sv_dial_plan_move(&dialer->plan, now);
+        }
+    }
+}
+
 void sv_dialer_run(struct sv_dialer *dialer)
 {
     enum sv_dial_act act;
     enum sv_dial_way way;
+    uint64_t at;
 
+    leave_if_gone(dialer, sv_clock_now());
     if (dialer->active && !dialer->active->session.suspect) {
         sv_dial_plan_calm(&dialer->plan);
     }
@@ -53,8 +71,9 @@ void sv_dialer_run(struct sv_dialer *dialer)
             sv_dial_abandon(&dialer->attempts[way]);
         }
     }
+    at = sooner(sv_dial_go_on(dialer), dialer->gone_at);
     if (dialer->timer) {
-        sv_timer_set(dialer->timer, sv_dial_plan_deadline(&dialer->plan));
+        sv_timer_set(dialer->timer, sooner(at, sv_dial_plan_deadline(&dialer->plan)));
     }
 }
 
@@ -72,6 +91,9 @@ static void move_to_new_network(struct sv_dialer *dialer)
 
     sv_log(SV_LOG_INFO, "the network has changed");
     dialer->clamped = false;
+    for (int i = 0; i < SV_DIAL_WAYS; i++) {
+        sv_dial_name_outdate(&dialer->names[i]);
+    }
     sv_dial_plan_network(&dialer->plan, now);
     if (dialer->active && dialer->active->transport == SV_TRANSPORT_QUIC && dialer->active->link) {
         sv_quic_client_rebind(dialer->active->link);
@@ -80,45 +102,18 @@ static void move_to_new_network(struct sv_dialer *dialer)
     } else if (dialer->active) {
         sv_dial_plan_move(&dialer->plan, now);
     }
-    sv_dialer_run(dialer);
 }
 
-/* Whether the way has changed and there is one. */
-static bool look_at_way(struct sv_dial_path *path)
+/* A link whose way is gone is as good as dead, but for a moment in which addresses are exchanged. */
+static void look_for_a_way(struct sv_dialer *dialer, uint64_t now)
 {
-    uint8_t source[16];
-    bool had = path->there;
+    bool gone = dialer->active && dialer->active->link && !dialer->paths[SV_PATH_HUB].there;
 
-    path->there = sv_source_address(source, path->remote) == 0;
-    if (!path->there || (had && memcmp(source, path->source, 16) == 0)) {
-        return false;
+    if (!gone) {
+        dialer->gone_at = SV_NEVER;
+    } else if (dialer->gone_at == SV_NEVER) {
+        dialer->gone_at = now + GONE_MS * SV_NS_PER_MS;
     }
-    memcpy(path->source, source, 16);
-    return true;
-}
-
-/* By our address on the way to the hub. Where that is not known, as before the first link, by the way to addresses that stand for any. */
-static bool look_at_paths(struct sv_dialer *dialer)
-{
-    bool hub = look_at_way(&dialer->paths[SV_PATH_HUB]);
-    bool any4 = look_at_way(&dialer->paths[SV_PATH_ANY4]), any6 = look_at_way(&dialer->paths[SV_PATH_ANY6]);
-
-    return hub || (!(dialer->active && dialer->active->link) && (any4 || any6));
-}
-
-/* Addresses for documentation (RFC 5737, RFC 3849): nothing is ever sent there. */
-static void begin_paths(struct sv_dialer *dialer)
-{
-    sv_addr_parse(dialer->paths[SV_PATH_HUB].remote, "198.51.100.1");
-    sv_addr_parse(dialer->paths[SV_PATH_ANY4].remote, "198.51.100.1");
-    sv_addr_parse(dialer->paths[SV_PATH_ANY6].remote, "2001:db8::1");
-    look_at_paths(dialer);
-}
-
-void sv_dialer_note_path(struct sv_dialer *dialer, const uint8_t remote[16])
-{
-    memcpy(dialer->paths[SV_PATH_HUB].remote, remote, 16);
-    look_at_way(&dialer->paths[SV_PATH_HUB]);
 }
 
 static void on_network(void *ctx, bool slept)
@@ -130,9 +125,11 @@ static void on_network(void *ctx, bool slept)
         return;
     }
     sv_event_put(dialer->worker->engine, &event);
-    if (look_at_paths(dialer) || slept) {
+    if (sv_dial_ways_changed(dialer) || slept) {
         move_to_new_network(dialer);
     }
+    look_for_a_way(dialer, sv_clock_now());
+    sv_dialer_run(dialer); /* an attempt may have waited for the way */
 }
 
 /* ---- trouble ---- */
@@ -192,6 +189,7 @@ static void abandon_all(struct sv_dialer *dialer)
 {
     for (int way = 0; way < SV_DIAL_WAYS; way++) {
         sv_dial_abandon(&dialer->attempts[way]);
+        sv_dial_name_clear(&dialer->names[way]);
     }
 }
 
@@ -283,6 +281,37 @@ static int copy_text(char **to, const char *from)
     return from && !*to ? SV_E_NOMEM : 0;
 }
 
+/* Both ways share a name where it is the same one. */
+static int learn_names(struct sv_dialer *dialer)
+{
+    char host[SV_DIAL_WAYS][SV_HOST_MAX] = {"", ""}, port[SV_PORT_MAX];
+    const char *quic = host[SV_DIAL_QUIC], *websocket = host[SV_DIAL_WEBSOCKET];
+    struct sv_dial_name *names = dialer->names;
+    bool same;
+
+    if (dialer->quic_address && sv_host_split(dialer->quic_address, host[SV_DIAL_QUIC], port)) {
+        return sv_fail(SV_E_INVALID, "quicServerUrl: %s is not host:port", dialer->quic_address);
+    }
+    if (dialer->url && sv_ws_client_host(host[SV_DIAL_WEBSOCKET], dialer->url)) {
+        return SV_E_INVALID;
+    }
+    same = strcasecmp(quic, websocket) == 0 || !dialer->url;
+    sv_dial_name_init(&names[SV_DIAL_QUIC], dialer, quic);
+    if (!same) {
+        sv_dial_name_init(&names[SV_DIAL_WEBSOCKET], dialer, websocket);
+    }
+    dialer->attempts[SV_DIAL_QUIC].name = &names[SV_DIAL_QUIC];
+    dialer->attempts[SV_DIAL_WEBSOCKET].name = &names[same ? SV_DIAL_QUIC : SV_DIAL_WEBSOCKET];
+    return 0;
+}
+
+static int copy_texts(struct sv_dialer *dialer, const char *url, const char *quic_address)
+{
+    return copy_text(&dialer->url, url) || copy_text(&dialer->quic_address, quic_address)
+               ? SV_E_NOMEM
+               : learn_names(dialer);
+}
+
 static int copy_config(struct sv_dialer *dialer, const sv_client_config *config)
 {
     bool quic = config->transport != SV_CLIENT_WEBSOCKET && config->quic_addr && sv_quic_available();
@@ -310,9 +339,7 @@ static int copy_config(struct sv_dialer *dialer, const sv_client_config *config)
         sv_log(SV_LOG_WARNING,
                "no serverCertHash: any QUIC certificate is taken, the hub is known by serverPublicKey alone");
     }
-    return copy_text(&dialer->url, websocket ? config->server_url : NULL)
-               ? SV_E_NOMEM
-               : copy_text(&dialer->quic_address, quic ? config->quic_addr : NULL);
+    return copy_texts(dialer, websocket ? config->server_url : NULL, quic ? config->quic_addr : NULL);
 }
 
 int sv_dialer_new(struct sv_dialer **out, struct sv_worker *worker, const sv_client_config *config)
@@ -325,18 +352,19 @@ int sv_dialer_new(struct sv_dialer **out, struct sv_worker *worker, const sv_cli
     *out = dialer;
     dialer->worker = worker;
     dialer->ended_code = -1;
+    dialer->gone_at = SV_NEVER;
+    dialer->tun_index = if_nametoindex(worker->engine->tun.name);
     dialer->attempts[SV_DIAL_QUIC].dialer = dialer->attempts[SV_DIAL_WEBSOCKET].dialer = dialer;
     pthread_mutex_init(&dialer->lock, NULL);
     dialer->timer = sv_timer_new(&worker->loop, on_timer, dialer);
     if (!dialer->timer) {
         return SV_E_NOMEM;
     }
-    dialer->netwatch = sv_netwatch_new(&worker->loop, if_nametoindex(worker->engine->tun.name), on_network,
-                                       dialer);
+    dialer->netwatch = sv_netwatch_new(&worker->loop, dialer->tun_index, on_network, dialer);
     if (!dialer->netwatch) {
         return SV_E_SYSTEM;
     }
-    begin_paths(dialer);
+    sv_dial_ways_init(dialer);
     return copy_config(dialer, config);
 }
 

@@ -210,6 +210,7 @@ static void obey(struct sv_worker *worker)
     if (worker->wg) {
         sv_wg_obey(worker);
     }
+    sv_dialer_obey(worker->engine);
     if (atomic_load(&worker->stop_wanted)) {
         begin_stop(worker);
     }

@@ -4,6 +4,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "io/socket.h"
+#include "policy/prefix.h"
 
 enum {
     SETTLE_MS = 20,       /* an interface that comes up brings a burst of messages */
@@ -248,4 +250,48 @@ int sv_source_address(uint8_t local[16], const uint8_t remote[16])
     }
     close(fd);
     return error;
+}
+
+struct route_request {
+    struct nlmsghdr header;
+    struct rtmsg route;
+    struct rtattr destination;
+    uint8_t address[16];
+};
+
+static void fill_request(struct route_request *request, const uint8_t remote[16])
+{
+    bool is4 = sv_addr_is4(remote);
+    uint8_t size = is4 ? 4 : 16;
+
+    *request = (struct route_request){
+        .header = {.nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST},
+        .route = {.rtm_family = is4 ? AF_INET : AF_INET6, .rtm_dst_len = (uint8_t)(8 * size)},
+        .destination = {.rta_type = RTA_DST, .rta_len = (unsigned short)RTA_LENGTH(size)},
+    };
+    request->header.nlmsg_len = (uint32_t)(offsetof(struct route_request, address) + size);
+    memcpy(request->address, is4 ? remote + 12 : remote, size);
+}
+
+int sv_way_interface(unsigned *interface, const uint8_t remote[16])
+{
+    _Alignas(struct nlmsghdr) char bytes[4096];
+    const struct nlmsghdr *answer = (const struct nlmsghdr *)(const void *)bytes;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    struct route_request request;
+    ssize_t n = -1;
+
+    if (fd < 0) {
+        return SV_E_SYSTEM;
+    }
+    fill_request(&request, remote);
+    if (send(fd, &request, request.header.nlmsg_len, 0) >= 0) {
+        n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT); /* the kernel answers before send returns */
+    }
+    close(fd);
+    if (n < (ssize_t)sizeof *answer || !NLMSG_OK(answer, (int)n)) {
+        return SV_E_SYSTEM;
+    }
+    *interface = answer->nlmsg_type == RTM_NEWROUTE ? route_interface(answer) : 0;
+    return *interface ? 0 : SV_E_UNREACHABLE;
 }

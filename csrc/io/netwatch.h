@@ -18,5 +18,7 @@ void sv_netwatch_close(struct sv_netwatch *watch);
 
 /* The address from which packets to `remote` leave now; nothing is sent. SV_E_UNREACHABLE: there is no way. */
 int sv_source_address(uint8_t local[16], const uint8_t remote[16]);
+/* The index of the interface through which they leave. SV_E_UNREACHABLE, SV_E_SYSTEM. */
+int sv_way_interface(unsigned *interface, const uint8_t remote[16]);
 
 #endif

@@ -3,7 +3,7 @@
 #ifndef SV_TRANSPORT_QUIC_H
 #define SV_TRANSPORT_QUIC_H
 
-#include "io/loop.h"
+#include "io/lookup.h"
 #include "transport/transport.h"
 
 enum {
@@ -60,7 +60,8 @@ void sv_quic_server_stop_accepting(struct sv_quic_server *server);
 void sv_quic_server_close(struct sv_quic_server *server);
 
 struct sv_quic_client_config {
-    const char *address;      /* host:port; the name is resolved without blocking the loop */
+    const char *address;                  /* host:port */
+    const struct sv_addresses *addresses; /* of the host, in their order; copied. NULL: the host is numeric */
     const uint8_t *cert_hash; /* SHA-256 of the certificate's DER, 32 bytes; NULL: any certificate */
     uint64_t timeout;         /* ns until on_open, else on_closed with SV_E_TIMEOUT */
     uint64_t idle_timeout;    /* ns; a PING every third of it */

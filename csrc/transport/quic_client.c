@@ -14,6 +14,7 @@ struct quic_client {
     struct sv_quic_addresses addresses;
     struct sv_quic_sockets sockets;
     struct sv_timer *next_address;
+    bool begun; /* with the first of them */
     uint8_t pin[32];
     uint64_t idle_timeout;
 };
@@ -43,7 +44,7 @@ static int make_quic(struct quic_client *client)
 
     sv_quic_settings(&settings, sv_quic_side_now(conn->side));
     settings.handshake_timeout =
-        UINT64_MAX; /* the link's own limit holds for names, addresses and handshake together */
+        UINT64_MAX; /* the link's own limit holds for all addresses and the handshake together */
     sv_quic_params(&params, false, client->idle_timeout);
     fill_id(&theirs);
     fill_id(&ours);
@@ -99,29 +100,18 @@ static void attempt(struct quic_client *client)
     sv_quic_conn_queue(&client->conn);
 }
 
-static void on_silence(void *ctx)
+static void on_next_address(void *ctx)
 {
     struct quic_client *client = ctx;
 
-    if (client->conn.state == SV_QUIC_OPENING && !client->sockets.heard) {
-        sv_quic_side_now(&client->side);
-        sv_quic_addresses_pass(&client->addresses);
-        attempt(client);
-        sv_quic_side_work(&client->side);
-    }
-}
-
-static void on_addresses(void *ctx, int error, const char *why)
-{
-    struct quic_client *client = ctx;
-
-    if (client->conn.state == SV_QUIC_CLOSED) {
-        return; /* it has ended meanwhile */
-    }
-    if (error) {
-        sv_quic_conn_end(&client->conn, error, why);
+    if (client->conn.state != SV_QUIC_OPENING || client->sockets.heard) {
         return;
     }
+    sv_quic_side_now(&client->side);
+    if (client->begun) {
+        sv_quic_addresses_pass(&client->addresses);
+    }
+    client->begun = true;
     attempt(client);
     sv_quic_side_work(&client->side);
 }
@@ -204,7 +194,6 @@ static void on_handshake(struct sv_quic_conn *conn)
 
 static void free_client(struct quic_client *client)
 {
-    sv_quic_addresses_clear(&client->addresses);
     sv_quic_conn_clear(&client->conn);
     sv_quic_sockets_clear(&client->sockets);
     if (client->next_address) {
@@ -267,7 +256,7 @@ static int make_parts(struct quic_client *client, struct sv_loop *loop,
     int error = sv_quic_side_init(&client->side, loop, &client_ops);
 
     sv_quic_conn_init(&client->conn, &client->side, config->sink, config->owner);
-    client->next_address = sv_timer_new(loop, on_silence, client);
+    client->next_address = sv_timer_new(loop, on_next_address, client);
     error = sv_quic_sockets_init(&client->sockets, &client->conn) || !client->next_address ? SV_E_NOMEM
                                                                                            : error;
     return error ? error : sv_quic_tls_init_client(&client->side.tls);
@@ -292,15 +281,13 @@ int sv_quic_client_connect(struct sv_link **link, struct sv_loop *loop,
         conn->pin = client->pin;
     }
     if (!error) {
-        error = sv_quic_addresses_init(&client->addresses, config->address);
-    }
-    if (!error) {
-        error = sv_quic_addresses_look_up(&client->addresses, loop, on_addresses, client);
+        error = sv_quic_addresses_init(&client->addresses, config->address, config->addresses);
     }
     if (error) {
         free_client(client);
         return error;
     }
+    sv_timer_set(client->next_address, 0);
     sv_quic_conn_arm(conn);
     *link = &conn->link;
     return 0;

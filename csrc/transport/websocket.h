@@ -2,7 +2,7 @@
 #ifndef SV_TRANSPORT_WEBSOCKET_H
 #define SV_TRANSPORT_WEBSOCKET_H
 
-#include "io/loop.h"
+#include "io/lookup.h"
 #include "policy/prefix.h"
 #include "transport/transport.h"
 
@@ -33,7 +33,9 @@ void sv_ws_server_stop_accepting(struct sv_ws_server *server);
 void sv_ws_server_close(struct sv_ws_server *server);
 
 struct sv_ws_client_config {
-    const char *url;          /* ws://host:port/path or wss://… */
+    const char *url; /* ws://host:port/path or wss://… */
+    const struct sv_addresses
+        *addresses;           /* of the URL's host, in their order; copied. NULL: it is looked up */
     const uint8_t *cert_hash; /* 32 bytes: SHA-256 of the certificate's DER; NULL: none */
     bool pin_strict;      /* with a cert_hash: nothing but a match will do; else a match or a valid chain */
     uint64_t timeout_ns;  /* for everything until on_open */
@@ -41,6 +43,11 @@ struct sv_ws_client_config {
     const struct sv_link_sink *sink;
     void *owner;
 };
+
+/* The host of a URL, without brackets. SV_E_INVALID with words. */
+int sv_ws_client_host(char host[SV_HOST_MAX], const char *url);
+/* Whether the environment names a proxy: then it is for the proxy to know where the host is. */
+bool sv_ws_client_proxied(void);
 
 /* Starts connecting; on_open or on_closed tells the rest. The certificate is judged before the first HTTP byte. */
 int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,

@@ -22,10 +22,9 @@
 #include "transport/ws_stream.h"
 #include "transport/ws_tls.h"
 #include "transport/ws_upgrade.h"
+#include "transport/ws_url.h"
 
 enum {
-    HOST_MAX = 256,
-    PATH_MAX_LEN = 1024,
     IP4_TCP = 40, /* bytes of headers */
     IP6_TCP = 60,
     TIMESTAMPS = 12,
@@ -39,9 +38,10 @@ struct ws_client {
     struct sv_link link; /* first: the sink's handle */
     struct sv_loop *loop;
     enum state state;
-    bool secure;
     bool nested; /* TLS inside the TLS of a proxy */
-    char host[HOST_MAX], path[PATH_MAX_LEN], key[SV_WS_KEY + 1];
+    struct sv_ws_url url;
+    char key[SV_WS_KEY + 1];
+    struct curl_slist *resolved;
     CURLM *multi;
     CURL *easy;
     SSL *ssl; /* curl's, once its handshake is done */
@@ -85,6 +85,7 @@ static void free_client(struct ws_client *client)
     if (client->multi) {
         curl_multi_cleanup(client->multi);
     }
+    curl_slist_free_all(client->resolved);
     free(client);
 }
 
@@ -181,9 +182,10 @@ static void on_stream_end(struct sv_ws_stream *stream, int error, const char *wh
 
     if (client->state == UPGRADING) {
         end(client, SV_E_UNREACHABLE,
-            client->secure ? "the server closed the connection instead of answering the WebSocket upgrade"
-                           : "the server closed the connection instead of answering the WebSocket upgrade: "
-                             "it may expect wss://");
+            client->url.secure
+                ? "the server closed the connection instead of answering the WebSocket upgrade"
+                : "the server closed the connection instead of answering the WebSocket upgrade: "
+                  "it may expect wss://");
     } else {
         end(client, client->state == ENDING ? 0 : error, why);
     }
@@ -206,7 +208,7 @@ static const struct sv_ws_stream_hooks stream_hooks = {
 static void begin_upgrade(struct ws_client *client)
 {
     char request[SV_WS_REQUEST_MAX];
-    size_t n = sv_ws_write_request(request, client->key, client->host, client->path);
+    size_t n = sv_ws_write_request(request, client->key, client->url.authority, client->url.path);
 
     client->stream = (struct sv_ws_stream){
         .link = &client->link,
@@ -307,7 +309,7 @@ static void check_connected(struct ws_client *client)
                 "a proxy that is itself reached by TLS (https://) is not supported");
             return;
         }
-        if (client->fd < 0 || (client->secure && !client->ssl)) {
+        if (client->fd < 0 || (client->url.secure && !client->ssl)) {
             end(client, SV_E_SYSTEM, "no socket after connecting");
             return;
         }
@@ -421,45 +423,6 @@ static void on_patience_ended(void *ctx)
 
 /* ---- making ---- */
 
-/* curl gets http(s)://host:port/ with the default port of ws(s); host and path are kept for the upgrade. */
-static int split_url(struct ws_client *client, const char *url, char *http_url, size_t size)
-{
-    CURLU *parts = curl_url();
-    const char *rest = NULL;
-    char *host = NULL, *port = NULL, *path = NULL, *query = NULL;
-    int error = SV_E_INVALID;
-
-    if (strncasecmp(url, "ws://", 5) == 0) {
-        rest = url + 5;
-    } else if (strncasecmp(url, "wss://", 6) == 0) {
-        rest = url + 6;
-        client->secure = true;
-    }
-    if (parts && rest) {
-        snprintf(http_url, size, "%s://%s", client->secure ? "https" : "http", rest);
-        if (!curl_url_set(parts, CURLUPART_URL, http_url, 0) &&
-            !curl_url_get(parts, CURLUPART_HOST, &host, 0) &&
-            !curl_url_get(parts, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) &&
-            !curl_url_get(parts, CURLUPART_PATH, &path, 0)) {
-            bool has_query = !curl_url_get(parts, CURLUPART_QUERY, &query, 0);
-            bool usual = strcmp(port, client->secure ? "443" : "80") == 0;
-
-            snprintf(client->host, sizeof client->host, usual ? "%s" : "%s:%s", host, port);
-            error = snprintf(client->path, sizeof client->path, "%s%s%s", path, has_query ? "?" : "",
-                             has_query ? query : "") < (int)sizeof client->path
-                        ? 0
-                        : SV_E_INVALID;
-            snprintf(http_url, size, "%s://%s:%s/", client->secure ? "https" : "http", host, port);
-        }
-    }
-    curl_free(host);
-    curl_free(port);
-    curl_free(path);
-    curl_free(query);
-    curl_url_cleanup(parts);
-    return error ? sv_fail(error, "serverUrl: not a ws:// or wss:// address") : 0;
-}
-
 /* curl has no call that tells the SSL of a connection that is done. */
 static void on_tls_progress(const SSL *ssl, int where, int result)
 {
@@ -500,11 +463,32 @@ static int on_socket(void *ctx, curl_socket_t fd, curlsocktype purpose)
     return CURL_SOCKOPT_OK;
 }
 
-static int set_options(struct ws_client *client, const char *url, const struct sv_ws_client_config *config)
+/* What curl is told it need not look up, as it would on a thread that its end waits for. */
+static int set_addresses(struct ws_client *client, const struct sv_addresses *addresses)
+{
+    char entry[SV_WS_RESOLVED_MAX];
+
+    if (addresses && sv_ws_url_resolve(entry, &client->url, addresses)) {
+        client->resolved = curl_slist_append(NULL, entry);
+        if (!client->resolved) {
+            return SV_E_NOMEM;
+        }
+        curl_easy_setopt(client->easy, CURLOPT_RESOLVE, client->resolved);
+    }
+#if LIBCURL_VERSION_NUM >= 0x075700
+    curl_easy_setopt(client->easy, CURLOPT_QUICK_EXIT, 1L); /* a proxy's name is still for curl */
+#endif
+    return 0;
+}
+
+static int set_options(struct ws_client *client, const struct sv_ws_client_config *config)
 {
     CURL *easy = client->easy;
 
-    curl_easy_setopt(easy, CURLOPT_URL, url);
+    if (set_addresses(client, config->addresses)) {
+        return SV_E_NOMEM;
+    }
+    curl_easy_setopt(easy, CURLOPT_URL, client->url.http);
     curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
@@ -519,7 +503,7 @@ static int set_options(struct ws_client *client, const char *url, const struct s
                          0L); /* the pin's callback looks at names where they count */
     }
     curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, client);
-    if (curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx) && client->secure) {
+    if (curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx) && client->url.secure) {
         return sv_fail(SV_E_UNSUPPORTED, "serverUrl: wss:// needs a libcurl that uses OpenSSL");
     }
     curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, curl_watches);
@@ -546,7 +530,6 @@ int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,
                          const struct sv_ws_client_config *config)
 {
     struct ws_client *client = calloc(1, sizeof *client);
-    char url[HOST_MAX + PATH_MAX_LEN];
     int error;
 
     if (!client) {
@@ -563,14 +546,14 @@ int sv_ws_client_connect(struct sv_link **link, struct sv_loop *loop,
         .kind = SV_TRANSPORT_WEBSOCKET,
         .opened_at = sv_clock_now(),
     };
-    error = split_url(client, config->url, url, sizeof url);
-    client->link.encrypted = client->secure;
-    sv_ws_pin_init(&client->pin, config->cert_hash, config->pin_strict, client->host);
+    error = sv_ws_url_split(&client->url, config->url);
+    client->link.encrypted = client->url.secure;
+    sv_ws_pin_init(&client->pin, config->cert_hash, config->pin_strict, client->url.authority);
     if (!error) {
         error = make_handles(client, config);
     }
     if (!error) {
-        error = set_options(client, url, config);
+        error = set_options(client, config);
     }
     if (error) {
         free_client(client);

@@ -10,18 +10,20 @@ import ipaddress
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from smartvpn import _address
+from smartvpn._names import NameServer
 from smartvpn.errors import ConfigError, InvalidStateError
 from smartvpn.network._changes import Change, reconcile, undo_all
-from smartvpn.network._dns import belongs_to_another_network, dns_changes
+from smartvpn.network._dns import NameServers, belongs_to_another_network, dns_changes, system_servers
 from smartvpn.network._journal import Journal, Owner, journals, locked, namespace_identity
 from smartvpn.network._links import Address, LinkMtu, LinkUp, Route, interface_index
 from smartvpn.network._nat import NftTable, guard_chains, host_chain, nat_chains, table_name
-from smartvpn.network._routes import server_routes, tunnel_networks, tunnel_routes
+from smartvpn.network._routes import server_routes, tunnel_networks, tunnel_routes, way_without_us
 from smartvpn.network._sysctl import Sysctl, forwarding
 
 __all__ = ["Network"]
@@ -50,7 +52,8 @@ class Network:
             raise ConfigError("interface", f"{_address.shown(interface)} is no interface name")
         self._interface = interface
         self._state_dir = Path(state_dir)
-        self._server: tuple[_address.IpAddress | None, list[_address.IpNetwork]] = (None, [])
+        self._servers: list[_address.IpAddress] = []
+        self._networks: list[_address.IpNetwork] = []
 
     def configure_hub(
         self,
@@ -100,38 +103,55 @@ class Network:
         mtu: int,
         routes: list[str],
         dns: list[str],
-        server_address: str | None,
+        server_addresses: Sequence[str],
         dns_again: bool = False,
     ) -> None:
         """Make the interface a client's; called again, change only what differs.
 
         `routes` are networks that go into the tunnel, besides the address's own. `dns` are servers
-        for all names. `server_address` is where the hub is outside of the tunnel: packets to it
-        keep the way they had. `dns_again` sets the servers anew though they are the same: others may
+        for all names. `server_addresses` are where the hub is outside of the tunnel: packets to
+        them keep the way they had. `dns_again` sets the servers anew though they are the same: others may
         have changed them.
         """
         addresses = _addresses(address, address6)
         networks = tunnel_networks(_parsed_all(_address.parse_network, "routes", routes))
         servers = [str(server) for server in _parsed_all(_address.parse_address, "dns", dns)]
-        server = _parsed(_address.parse_address, "serverAddress", server_address) if server_address else None
-        self._server = (server, networks)
+        self._servers = _parsed_all(_address.parse_address, "serverAddresses", server_addresses)
+        self._networks = networks
         with locked(self._state_dir):
             index = interface_index(self._interface)
             wanted = self._interface_changes(addresses, mtu)
-            wanted += server_routes(server, networks, index)
+            wanted += server_routes(self._servers, networks, index)
             wanted += tunnel_routes(networks, [item.network for item in addresses], index)
             resolver = dns_changes(self._interface, index, servers)
             reconcile(self._journal(), wanted + resolver, again=resolver if dns_again else ())
 
-    def refresh_server_route(self) -> None:
-        """Look anew for the way to the hub around the tunnel; call it when the network changed."""
-        server, networks = self._server
+    def refresh_server_routes(self, server_addresses: Sequence[str]) -> None:
+        """Look anew for the ways to the hub around the tunnel: the network changed, or its addresses did."""
+        self._servers = _parsed_all(_address.parse_address, "serverAddresses", server_addresses)
         with locked(self._state_dir):
             index = interface_index(self._interface)
             journal = self._journal()
-            around = server_routes(server, networks, index)
+            around = server_routes(self._servers, self._networks, index)
             kept = [record.change for record in journal.records if not _leads_around(record.change, index)]
             reconcile(journal, around + kept)
+
+    def name_servers_outside(self) -> list[NameServer]:
+        """Those that the system's resolver cannot reach without the tunnel, and how each is asked around it.
+
+        The tunnel's own have replaced them, or their route leads into it.
+        """
+        with locked(self._state_dir):
+            records = Journal.at(self._state_dir, self._interface).records
+            index = interface_index(self._interface)
+        changes = [(record.change, record.before) for record in records]
+        ours = [(change, before) for change, before in changes if isinstance(change, NameServers)]
+        if ours:
+            theirs = [server for change, before in ours for server in change.others(before)]
+        else:
+            theirs = [server for server in system_servers() if _is_in(server, self._networks)]
+        reached = (_outside(server, index) for server in dict.fromkeys(theirs))
+        return [server for server in reached if server is not None]
 
     def restore(self) -> None:
         """Undo everything, the last first; nothing happens when there is nothing to undo."""
@@ -192,6 +212,30 @@ def _restore(journal: Journal, *, keep_flows: bool = False) -> None:
 
 def _leads_around(change: Change, tunnel: int) -> bool:
     return isinstance(change, Route) and change.index != tunnel
+
+
+def _is_in(server: str, networks: Sequence[_address.IpNetwork]) -> bool:
+    try:
+        address = _address.parse_address(server)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _outside(text: str, tunnel: int) -> NameServer | None:
+    """A name server as resolv.conf has it, if there is a way to it around the tunnel."""
+    bare, _, scope = text.partition("%")
+    try:
+        address = _address.parse_address(bare)
+        if address.is_loopback:
+            return NameServer(bare)
+        if address.is_link_local and scope:
+            index = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+            return NameServer(bare, socket.if_indextoname(index), index)
+        hop = way_without_us(address, tunnel)
+        return None if hop is None else NameServer(bare, socket.if_indextoname(hop.index))
+    except (ValueError, OSError):
+        return None
 
 
 def _addresses(address: str, address6: str | None) -> list[Interface]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import struct
@@ -22,7 +23,10 @@ _log = logging.getLogger(__name__)
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 _RESOLVED_SOCKET = "/run/systemd/resolve/io.systemd.Resolve"
+# Of Debian's resolvconf, and of openresolv in its older and newer form.
+_RESOLVCONF_ENTRIES = [Path("/run/resolvconf") / name for name in ("interface", "interfaces", "keys")]
 _MOST_SERVERS = 3  # MAXNS of resolv.conf(5)
+_HEADING = re.compile(r"(?:Global|Link (\d+) \((.*?)\)):")
 _KEPT = ("search", "domain", "options", "sortlist")
 
 
@@ -38,6 +42,13 @@ def dns_changes(interface: str, index: int, servers: Sequence[str]) -> list[Chan
     if _resolvconf_is_real() and not _is_mounted(RESOLV_CONF):
         return [Resolvconf(interface, tuple(servers))]
     return [ResolvFile(str(RESOLV_CONF), tuple(servers[:_MOST_SERVERS]))]
+
+
+def system_servers() -> list[str]:
+    """The servers that are asked now, as far as they are no program on this machine."""
+    if shutil.which("resolvectl") and _resolved_is_here():
+        return _resolved_servers(_commands.run("resolvectl", "dns"))
+    return _servers_in(_read(str(RESOLV_CONF)))
 
 
 def _resolved_is_here() -> bool:
@@ -88,9 +99,17 @@ def _is_mounted(path: Path) -> bool:
     return str(path) in {line.split()[4] for line in mounts}
 
 
+class NameServers(Change):
+    """Servers that answer for all names."""
+
+    def others(self, before: str | None) -> list[str]:
+        """Those that would be asked without ours, as far as is known now; link-local ones with a scope."""
+        raise NotImplementedError
+
+
 @recorded
 @frozen
-class Resolved(Change):
+class Resolved(NameServers):
     """systemd-resolved asks these servers about every name."""
 
     kind: ClassVar[str] = "resolved"
@@ -115,10 +134,13 @@ class Resolved(Change):
         if same:
             _commands.run("resolvectl", "revert", self.interface)
 
+    def others(self, before: str | None) -> list[str]:
+        return _resolved_servers(_commands.run("resolvectl", "dns"), self.interface)
+
 
 @recorded
 @frozen
-class Resolvconf(Change):
+class Resolvconf(NameServers):
     """resolvconf has an entry of ours with these servers."""
 
     kind: ClassVar[str] = "resolvconf"
@@ -136,10 +158,15 @@ class Resolvconf(Change):
     def undo(self, before: str | None, others: Sequence[Record]) -> None:
         _commands.run("resolvconf", "-d", f"tun.{self.interface}")
 
+    def others(self, before: str | None) -> list[str]:
+        entries = [entry for folder in _RESOLVCONF_ENTRIES for entry in sorted(folder.glob("*"))]
+        theirs = [entry for entry in entries if entry.name != f"tun.{self.interface}" and entry.is_file()]
+        return [server for entry in theirs for server in _servers_in(_read(str(entry)))]
+
 
 @recorded
 @frozen
-class ResolvFile(Change):
+class ResolvFile(NameServers):
     """The file names these servers.
 
     It is written in place: it may be a symlink or a mount, which a rename would break. Of several
@@ -174,6 +201,11 @@ class ResolvFile(Change):
         else:
             _write_in_place(self.path, before)
 
+    def others(self, before: str | None) -> list[str]:
+        found = _read(self.path)
+        ours = found is None or found in self._left_by_us(before)
+        return _servers_in(before if ours else found)
+
     def text(self, before: str | None) -> str:
         """The file's new text; what says nothing about servers is kept."""
         kept = [line for line in (before or "").splitlines() if line.split()[:1] and line.split()[0] in _KEPT]
@@ -196,6 +228,27 @@ class ResolvFile(Change):
 def _text(record: Record) -> str:
     change = record.change
     return change.text(record.before) if isinstance(change, ResolvFile) else ""
+
+
+def _servers_in(text: str | None) -> list[str]:
+    lines = (line.split() for line in (text or "").splitlines())
+    return [fields[1] for fields in lines if fields[:1] == ["nameserver"] and len(fields) > 1]
+
+
+def _resolved_servers(listed: str, without: str | None = None) -> list[str]:
+    """What `resolvectl dns` lists under headings such as `Link 2 (eth0):`, in one line or more."""
+    found, index, link = [], "", ""
+    for line in listed.splitlines():
+        if heading := _HEADING.match(line):
+            index, link = heading[1] or "", heading[2] or ""
+        if link != without or not link:
+            servers = line[heading.end() if heading else 0 :].split()
+            found += [_scoped(server.partition("#")[0], index) for server in servers]
+    return found
+
+
+def _scoped(server: str, index: str) -> str:
+    return f"{server}%{index}" if index and server.startswith("fe80:") and "%" not in server else server
 
 
 def _nameservers(servers: Sequence[str]) -> str:

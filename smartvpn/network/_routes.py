@@ -26,25 +26,29 @@ def tunnel_routes(networks: Sequence[IpNetwork], own: Sequence[IpNetwork], index
     return [Route(str(network), index) for network in networks if network not in own]
 
 
-def server_routes(server: IpAddress | None, networks: Sequence[IpNetwork], tunnel: int) -> list[Route]:
-    """What keeps packets to the hub out of the tunnel that they carry.
+def server_routes(servers: Sequence[IpAddress], networks: Sequence[IpNetwork], tunnel: int) -> list[Route]:
+    """What keeps packets to the hub's addresses out of the tunnel that they carry."""
+    return [route for server in dict.fromkeys(servers) for route in _around(server, networks, tunnel)]
+
+
+def _around(server: IpAddress, networks: Sequence[IpNetwork], tunnel: int) -> list[Route]:
+    """The ways to one of them.
 
     The first way is the one that they had before. While there is none, the second refuses them: in
-    the tunnel they would be wrapped into themselves without end.
+    the tunnel they would be wrapped into themselves without end. It comes second, so that whoever
+    waits for a way around never finds an address refused that has one.
     """
-    if server is None or server.is_loopback or server.is_link_local:
+    if server.is_loopback or server.is_link_local:
         return []
     if not any(server in network for network in networks):
         return []
     network = str(ipaddress.ip_network(server))
-    around = [Route(network, metric=_LAST_RESORT)]
-    hop = _way_without_us(server, tunnel)
-    if hop:
-        around.append(Route(network, hop.index, hop.gateway, hop.source, hop.onlink))
-    return around
+    hop = way_without_us(server, tunnel)
+    around = [Route(network, hop.index, hop.gateway, hop.source, hop.onlink)] if hop else []
+    return [*around, Route(network, metric=_LAST_RESORT)]
 
 
-def _way_without_us(server: IpAddress, tunnel: int) -> Hop | None:
+def way_without_us(server: IpAddress, tunnel: int) -> Hop | None:
     """What the main table says when the tunnel and all routes of ours are left aside."""
     with netlink("read the routes") as ipr:
         routes = list(main_routes(ipr, server.version))

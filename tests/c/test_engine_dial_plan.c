@@ -391,6 +391,24 @@ static void stopped(void)
     expect_nothing();
 }
 
+/* An attempt that learns of other addresses begins anew, without a pause and without being held against its way; one that has won does not. */
+static void an_attempt_begins_anew(void)
+{
+    begin(true, true, false);
+    expect(SV_DIAL_START, SV_DIAL_QUIC);
+    now += 100 * MS;
+    sv_dial_plan_anew(&plan, SV_DIAL_QUIC, now);
+    sv_dial_plan_anew(&plan, SV_DIAL_WEBSOCKET, now);
+    expect(SV_DIAL_ABANDON, SV_DIAL_QUIC);
+    CHECK(!sv_dial_plan_failed(&plan, SV_DIAL_QUIC, now, 0));
+    expect(SV_DIAL_START, SV_DIAL_QUIC);
+    expect_nothing();
+    CHECK_EQ(plan.quic_pause, 0);
+    sv_dial_plan_won(&plan, SV_DIAL_QUIC, now);
+    sv_dial_plan_anew(&plan, SV_DIAL_QUIC, now);
+    expect_nothing();
+}
+
 int main(void)
 {
     RUN(quic_wins);
@@ -412,5 +430,6 @@ int main(void)
     RUN(sessions_that_end_at_once);
     RUN(moving_with_websocket);
     RUN(stopped);
+    RUN(an_attempt_begins_anew);
     return CHECK_DONE("engine/dial_plan");
 }

@@ -120,6 +120,39 @@ static void the_source_follows_the_routes(void)
     CHECK_EQ(sv_source_address(local, remote), SV_E_UNREACHABLE);
 }
 
+static void the_way_is_an_interface(void)
+{
+    uint8_t remote[2][16];
+    unsigned through, lo = if_nametoindex("lo");
+
+    CHECK_EQ(sv_addr_parse(remote[0], "198.51.100.7"), 0);
+    CHECK_EQ(sv_addr_parse(remote[1], "2001:db8::7"), 0);
+    ip("link set lo up");
+    ip("link add one type veth peer name two");
+    ip("link set one up");
+    ip("link set two up");
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(sv_way_interface(&through, remote[i]), SV_E_UNREACHABLE);
+    }
+    ip("address add 192.0.2.1/24 dev one");
+    ip("route add 198.51.100.0/24 via 192.0.2.9");
+    ip("-6 address add fd97::1/64 dev two nodad");
+    ip("-6 route add 2001:db8::/64 via fd97::9");
+    CHECK_EQ(sv_way_interface(&through, remote[0]), 0);
+    CHECK_EQ(through, if_nametoindex("one"));
+    CHECK_EQ(sv_way_interface(&through, remote[1]), 0);
+    CHECK_EQ(through, if_nametoindex("two"));
+    ip("route add unreachable 198.51.100.7");
+    ip("-6 route add unreachable 2001:db8::7");
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(sv_way_interface(&through, remote[i]), SV_E_UNREACHABLE);
+    }
+    CHECK_EQ(sv_addr_parse(remote[0], "192.0.2.1"), 0);
+    CHECK_EQ(sv_way_interface(&through, remote[0]), 0);
+    CHECK_EQ(through, lo);
+    ip("link del one");
+}
+
 int main(void)
 {
     if (unshare(CLONE_NEWNET)) {
@@ -132,6 +165,7 @@ int main(void)
     RUN(a_burst_is_one_change);
     RUN(the_excepted_interface_is_silent);
     RUN(the_source_follows_the_routes);
+    RUN(the_way_is_an_interface);
     sv_timer_close(patience);
     sv_loop_clear(&loop);
     return CHECK_DONE("io/netwatch");

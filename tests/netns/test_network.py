@@ -41,7 +41,7 @@ CLIENT = {
     "mtu": 1400,
     "routes": ["0.0.0.0/0", "::/0"],
     "dns": ["10.8.0.1", "fd08::1"],
-    "server_address": INTERNET,
+    "server_addresses": [INTERNET],
 }
 SPLIT = CLIENT | {"routes": ["10.8.0.0/24", "10.20.0.0/16", "fd20::/32"], "dns": []}
 IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
@@ -211,7 +211,7 @@ def test_the_hub_is_reached_around_the_tunnel(
     """By its old way, a gateway or the link itself, while everything else goes into the tunnel."""
     with unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
-        client("configure_client", **CLIENT | {"server_address": server})
+        client("configure_client", **CLIENT | {"server_addresses": [server]})
         assert expected in topology.run("client", "ip", "route", "get", server).stdout
         for elsewhere in ("192.0.2.1", "2001:db8::1"):
             assert "dev sv0" in topology.run("client", "ip", "route", "get", elsewhere).stdout
@@ -262,20 +262,20 @@ def test_what_somebody_removed_comes_back(topology: Topology, tmp_path: Path) ->
 
 
 def test_the_way_to_the_hub_follows_the_network(topology: Topology, tmp_path: Path) -> None:
-    """After a new default gateway `refresh_server_route` takes it; without any the hub is unreachable."""
+    """After a new default gateway `refresh_server_routes` takes it; without any the hub is unreachable."""
     way = partial(topology.run, "client", "ip", "route", "get", INTERNET, check=False)
     change = partial(topology.run, "client", "ip", "route")
     with unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
         client("configure_client", **CLIENT)
         change("replace", "default", "via", "10.99.0.77")
-        client("refresh_server_route")
+        client("refresh_server_routes", server_addresses=[INTERNET])
         assert "via 10.99.0.77 dev outer" in way().stdout
         change("del", "default")
-        client("refresh_server_route")
+        client("refresh_server_routes", server_addresses=[INTERNET])
         assert "No route to host" in way().stderr
         change("add", "default", "via", HUB_OUTER)
-        client("refresh_server_route")
+        client("refresh_server_routes", server_addresses=[INTERNET])
         assert f"via {HUB_OUTER} dev outer" in way().stdout
         client("restore")
 
@@ -366,8 +366,8 @@ def test_two_hubs_share_forwarding(topology: Topology, tmp_path: Path, first_to_
 def test_two_tunnels_to_one_hub(topology: Topology, tmp_path: Path, first_to_go: int) -> None:
     """The way around both stays until the last of them goes."""
     settings = [
-        SPLIT | {"routes": ["10.99.1.0/24"], "server_address": INTERNET},
-        SPLIT | {"routes": ["10.99.0.0/16"], "server_address": INTERNET, "address": "10.9.0.2/24"},
+        SPLIT | {"routes": ["10.99.1.0/24"], "server_addresses": [INTERNET]},
+        SPLIT | {"routes": ["10.99.0.0/16"], "server_addresses": [INTERNET], "address": "10.9.0.2/24"},
     ]
     settings[1] |= {"address6": None}
     with unchanged(topology, "client"):
@@ -411,7 +411,7 @@ def test_a_wrong_value(topology: Topology, tmp_path: Path) -> None:
         ("configure_client", CLIENT | {"address6": "fd08::x/64"}, "address6: "),
         ("configure_client", CLIENT | {"routes": ["10.0.0.0/8", "all"]}, "routes[1]: "),
         ("configure_client", CLIENT | {"dns": ["one.example"]}, "dns[0]: "),
-        ("configure_client", CLIENT | {"server_address": "hub.example"}, "serverAddress: "),
+        ("configure_client", CLIENT | {"server_addresses": ["hub.example"]}, "serverAddresses[0]: "),
         ("configure_hub", HUB | {"subnet": "10.8.0"}, "subnet: "),
         ("configure_hub", HUB | {"subnet6": "fd08::/129"}, "subnet6: "),
     ]

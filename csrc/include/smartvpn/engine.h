@@ -218,6 +218,23 @@ SV_API int sv_client_get_settings(sv_engine *engine, sv_client_settings *setting
 SV_API sv_client_state sv_client_get_state(sv_engine *engine);
 SV_API int sv_client_get_quality(sv_engine *engine, sv_quality_info *quality);
 
+#define SV_HUB_ADDRESSES_MAX 24
+
+typedef struct sv_hub_addresses {
+    char list[SV_HUB_ADDRESSES_MAX][SV_ADDR_TEXT_SIZE];
+    size_t count;
+} sv_hub_addresses;
+
+/* Where links to the hub go, or are about to go: none is opened to an address whose route leads into the tunnel. After SV_EVENT_ADDRESSES some of
+ * them want a route around it, within a second, or others have no use for theirs any more. */
+SV_API int sv_client_get_addresses(sv_engine *engine, sv_hub_addresses *addresses);
+
+/* Numeric addresses of a host, in the order in which they are to be tried, by whatever the program asked for them. Where the tunnel's own name servers
+ * were set for the machine, the system's resolver finds no hub while the tunnel is down: whoever set them asks those from before, outside of the tunnel, on
+ * each SV_EVENT_LOOKUP. What was known before is tried meanwhile. SV_E_INVALID. */
+SV_API int sv_client_offer_addresses(sv_engine *engine, const char *host, const char *const *addresses,
+                                     size_t count);
+
 typedef struct sv_mtu_info {
     uint32_t tun_mtu, effective_mtu, link_mtu, overhead_bytes;
     uint64_t oversized_packets_dropped, icmp_too_big_sent;
