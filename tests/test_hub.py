@@ -92,6 +92,9 @@ class OpenEngine:
         self.closed = False
         self.peers: dict[str, WgPeerConfig] = {}
 
+    def begin(self) -> None:
+        """Nobody comes."""
+
     def check_wg_peer(self, peer: WgPeerConfig, _: str | None) -> None:
         """Every peer is welcome."""
 
