@@ -8,6 +8,7 @@ import ipaddress
 import secrets
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -88,6 +89,36 @@ def _after_name(data: bytes, at: int) -> int:
 
 
 # asking
+
+
+async def by_system(name: str) -> list[str]:
+    """What the system's resolver says, in its order, but for link-local addresses. Raises OSError.
+
+    It may take a minute. A thread of its own, unlike one of a pool, holds nobody up at the end.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(found: list[str], error: OSError | None) -> None:
+        if not done.done():
+            if error is None:
+                done.set_result(found)
+            else:
+                done.set_exception(error)
+
+    def run() -> None:
+        found: list[str] = []
+        failed: OSError | None = None
+        try:
+            listed = [str(item[4][0]) for item in socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)]
+            found = [address for address in listed if "%" not in address]
+        except OSError as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # nobody is there any more
+            loop.call_soon_threadsafe(tell, found, failed)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 async def look_up(name: str, servers: Sequence[NameServer]) -> list[str]:

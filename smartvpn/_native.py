@@ -364,6 +364,7 @@ class NativeWireGuard(_Engine):
         c.tun_name = memory.text(tun_name or "svpn%d")
         c.mtu = mtu
         c.workers = 1
+        c.follow = True
         out = ffi.new("sv_engine **")
         check(lib.sv_wg_open(out, c))
         return cls(out[0])

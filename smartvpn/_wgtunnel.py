@@ -7,14 +7,15 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from smartvpn._address import join_host_port
+from smartvpn._address import join_host_port, parse_endpoint
 from smartvpn._control import EnginePump, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings, overhead_bytes
+from smartvpn._wgfollow import HubFollower, look_up
 from smartvpn.config import ClientConfig, Transport
-from smartvpn.errors import UnreachableError, VpnTimeoutError
+from smartvpn.errors import VpnTimeoutError
 from smartvpn.keys import decode_key
 from smartvpn.network import Network
 from smartvpn.types import ConnectionQuality, ConnectResult, MtuInfo, TunnelState
@@ -35,36 +36,44 @@ class WireGuardTunnel:
         self,
         config: ClientConfig,
         engine: NativeWireGuard,
-        endpoint: tuple[str, int],
+        endpoint: str,
+        addresses: Sequence[str],
         report: Callable[[str | None], None],
     ) -> None:
         self.engine = engine
         self.network = Network(engine.interface)
-        self.server = join_host_port(*endpoint)
         self.state = TunnelState.HANDSHAKING
         self.settings: TunnelSettings | None = None
         self._config = config
-        self._endpoint = endpoint
+        self._endpoint = addresses[0], parse_endpoint(endpoint)[1]
         self._report = report
         self._began = asyncio.get_running_loop().time()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        inner = (config.wg_address, config.wg_address6)
+        self._follower = HubFollower(endpoint, addresses, inner, self.network, self._go_to)
         self._pump = EnginePump(engine, self._on_event)
+
+    @property
+    def server(self) -> str:
+        """Where the hub is."""
+        return join_host_port(*self._endpoint)
 
     @classmethod
     async def open(
         cls, config: ClientConfig, tun_name: str | None, report: Callable[[str | None], None]
     ) -> WireGuardTunnel:
         """Look the hub up and make the device. Raises UnreachableError for a name without an address."""
-        endpoint = await _look_up(str(config.wg_endpoint))
+        endpoint = str(config.wg_endpoint)
+        addresses = await look_up(endpoint)
         engine = await asyncio.to_thread(
             NativeWireGuard.open, mtu=config.mtu or _DEFAULT_MTU, tun_name=tun_name
         )
         try:
-            engine.set(_settings_text(config, endpoint))
+            engine.set(_settings_text(config, join_host_port(addresses[0], parse_endpoint(endpoint)[1])))
         except BaseException:
             await asyncio.to_thread(engine.close)
             raise
-        return cls(config, engine, endpoint, report)
+        return cls(config, engine, endpoint, addresses, report)
 
     async def up(self, seconds: float) -> ConnectResult:
         """Shake hands, then set addresses, routes and DNS. Raises VpnTimeoutError after `seconds`."""
@@ -113,13 +122,14 @@ class WireGuardTunnel:
             mtu=settings.mtu,
             routes=[route for route in routes if ipaddress.ip_network(route).version in families],
             dns=list(settings.dns),
-            server_addresses=[self._endpoint[0]],
+            server_addresses=self._follower.addresses,
         )
 
     async def close(self) -> None:
         """Give everything back."""
         if not self._first.done():
             self._first.cancel()
+        await self._follower.close()
         try:
             await asyncio.to_thread(self.network.restore)
         finally:
@@ -143,9 +153,22 @@ class WireGuardTunnel:
             icmp_too_big_sent=0,
         )
 
+    def _go_to(self, address: str) -> None:
+        """The hub is there: what waits is sent, and the hub learns from where."""
+        self._endpoint = address, self._endpoint[1]
+        key = _hex(self._config.server_public_key)
+        self.engine.set(f"public_key={key}\nupdate_only=true\nendpoint={self.server}\n")
+        self.engine.connect()
+
     def _on_event(self, event: NativeEvent) -> None:
-        if event.kind is not EventKind.STATE:
-            return
+        if event.kind is EventKind.NETWORK:
+            self._follower.on_network()
+        elif event.kind is EventKind.LOOKUP:
+            self._follower.on_silence()
+        elif event.kind is EventKind.STATE:
+            self._on_state(event)
+
+    def _on_state(self, event: NativeEvent) -> None:
         self.state = event.state
         if not self._first.done():
             if event.state is TunnelState.CONNECTED:
@@ -169,14 +192,14 @@ def _hex(key: str) -> str:
     return decode_key(key).hex()
 
 
-def _settings_text(config: ClientConfig, endpoint: tuple[str, int]) -> str:
+def _settings_text(config: ClientConfig, server: str) -> str:
     """The lines of the device's configuration interface."""
     address = ipaddress.ip_interface(f"{config.wg_address}/{config.wg_address_prefix}")
     allowed = (str(address.network),) if config.wg_allowed_ips is None else config.wg_allowed_ips
     lines = [
         f"private_key={_hex(str(config.wg_private_key))}",
         f"public_key={_hex(config.server_public_key)}",
-        f"endpoint={join_host_port(*endpoint)}",
+        f"endpoint={server}",
         *(f"allowed_ip={network}" for network in allowed),
     ]
     if config.wg_preshared_key is not None:
@@ -184,14 +207,3 @@ def _settings_text(config: ClientConfig, endpoint: tuple[str, int]) -> str:
     if config.wg_persistent_keepalive:
         lines.append(f"persistent_keepalive_interval={config.wg_persistent_keepalive}")
     return "\n".join(lines) + "\n"
-
-
-async def _look_up(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":")
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-        )
-    except OSError as error:
-        raise UnreachableError(f"'{host}' has no address: {error.strerror}") from None
-    return str(found[0][4][0]), int(port)

@@ -388,6 +388,8 @@ void sv_dialer_on_settings(struct sv_conn *conn, bool first)
     conn->super_udp = conn->session.peer_capabilities & SV_CAP_GSO_UDP;
     wire_to_addr(conn->addr4, &settings->address4);
     wire_to_addr(conn->addr6, &settings->address6);
+    memcpy(dialer->inner4, conn->addr4, 16);
+    memcpy(dialer->inner6, conn->addr6, 16);
     sv_dial_publish_settings(dialer, conn, first);
     sv_event_put(conn->worker->engine, &event);
     if (first) {

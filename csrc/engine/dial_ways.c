@@ -7,12 +7,26 @@
 
 /* ---- around the tunnel ---- */
 
-/* Packets to there would be wrapped into themselves, or go over the link that is to be replaced. */
-bool sv_dial_way_inside(const struct sv_dialer *dialer, const uint8_t remote[16])
+static bool leads_inside(const struct sv_dialer *dialer, const uint8_t remote[16])
 {
     unsigned interface;
 
     return sv_way_interface(&interface, remote) == 0 && interface == dialer->tun_index;
+}
+
+/* Where an interface has lost its address, packets would leave it from the tunnel's, and answers come through the tunnel. */
+static bool is_inner(const struct sv_dialer *dialer, const uint8_t source[16])
+{
+    return memcmp(source, dialer->inner4, 16) == 0 || memcmp(source, dialer->inner6, 16) == 0;
+}
+
+/* Packets to there would be wrapped into themselves, or go over the link that is to be replaced. */
+bool sv_dial_way_inside(const struct sv_dialer *dialer, const uint8_t remote[16])
+{
+    uint8_t source[16];
+
+    return leads_inside(dialer, remote) ||
+           (sv_source_address(source, remote) == 0 && is_inner(dialer, source));
 }
 
 size_t sv_dial_ways_inside(const struct sv_dialer *dialer, struct sv_addresses *addresses)
@@ -101,8 +115,8 @@ static bool look_at(const struct sv_dialer *dialer, struct sv_dial_path *path)
     uint8_t source[16];
     bool had = path->there, reached = sv_source_address(source, path->remote) == 0;
 
-    path->inside = reached && sv_dial_way_inside(dialer, path->remote);
-    path->there = reached && !path->inside;
+    path->inside = reached && leads_inside(dialer, path->remote);
+    path->there = reached && !path->inside && !is_inner(dialer, source);
     if (!path->there || (had && memcmp(source, path->source, 16) == 0)) {
         return false;
     }

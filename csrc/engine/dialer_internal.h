@@ -80,7 +80,8 @@ struct sv_dialer {
     struct sv_degrade degrade;
     struct sv_timer *timer; /* the plan's next step */
     struct sv_netwatch *netwatch;
-    unsigned tun_index; /* our own interface */
+    unsigned tun_index;             /* our own interface, */
+    uint8_t inner4[16], inner6[16]; /* and its addresses */
     struct sv_dial_path paths[SV_PATHS];
     struct sv_dial_path known[SV_DIAL_KNOWN_MAX]; /* to the names' addresses */
     size_t known_count;

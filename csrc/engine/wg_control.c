@@ -1,5 +1,6 @@
 #include "engine/wg_control.h"
 
+#include <net/if.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +10,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/iface.h"
+#include "io/netwatch.h"
 
 struct sv_wg_control {
     struct sv_wg *wg;
     struct sv_loop loop;
     struct sv_iface *iface;
+    struct sv_netwatch *netwatch; /* NULL: not wanted */
     struct sv_wg_socket *socket;
     struct sv_watch *stop_watch;
     int stop_fd;
@@ -53,6 +56,23 @@ static void on_iface(void *ctx, const struct sv_iface_state *state)
     }
 }
 
+static void on_network(void *ctx, bool slept)
+{
+    const struct sv_wg_control *control = ctx;
+    const sv_event event = {.type = SV_EVENT_NETWORK, .code = -1, .count = slept};
+
+    sv_event_put(control->wg->engine, &event);
+}
+
+static int follow_network(struct sv_wg_control *control)
+{
+    unsigned own = if_nametoindex(control->wg->engine->tun.name);
+
+    control->wg->tells_silence = true;
+    control->netwatch = sv_netwatch_new(&control->loop, own, on_network, control);
+    return control->netwatch ? 0 : SV_E_SYSTEM;
+}
+
 static void on_stop(void *ctx, int events)
 {
     struct sv_wg_control *control = ctx;
@@ -90,7 +110,7 @@ int sv_wg_control_new(struct sv_wg_control **out, struct sv_wg *wg, const sv_wg_
         control->iface = sv_iface_watch(&control->loop, wg->engine->tun.queues[0], on_iface, control);
         error = control->iface ? 0 : SV_E_SYSTEM;
     }
-    return error;
+    return error || !config->follow ? error : follow_network(control);
 }
 
 static void *run(void *ctx)
@@ -124,6 +144,7 @@ void sv_wg_control_free(struct sv_wg_control *control)
     if (control->started && write(control->stop_fd, &one, sizeof one) == sizeof one) {
         pthread_join(control->thread, NULL);
     }
+    sv_netwatch_close(control->netwatch);
     if (control->iface) {
         sv_iface_close(control->iface);
     }

@@ -400,6 +400,16 @@ static bool keep_alive(struct sv_worker *worker, struct sv_wg_member *member)
     return false;
 }
 
+/* The peer's name may have another address by now, which whoever knows the name can find out. */
+static void tell_silence(struct sv_wg *wg)
+{
+    const sv_event event = {.type = SV_EVENT_LOOKUP, .code = -1};
+
+    if (wg->tells_silence) {
+        sv_event_put(wg->engine, &event);
+    }
+}
+
 /* true: a keepalive is to be sent, without the lock. */
 static bool on_time(struct sv_worker *worker, struct sv_wg_member *member)
 {
@@ -420,6 +430,7 @@ static bool on_time(struct sv_worker *worker, struct sv_wg_member *member)
         sv_wg_drop_staged(member);
     }
     if (todo & SV_WG_DO_RETRY) {
+        tell_silence(member->wg);
         initiate(worker, member, true);
     } else if (todo & SV_WG_DO_INITIATE) {
         want_handshake(worker, member);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,15 +26,19 @@ from tests.netns.topology import (
     HUB_OUTER6,
     Topology,
 )
-from tests.netns.tunnel import GATEWAY, TUN, client_on, eventually, hub_on
+from tests.netns.tunnel import GATEWAY, TUN, answers, client_on, eventually, hub_on
 
 # Hub and name servers lie behind the client's default routes: a full tunnel swallows them.
+WG_PORT = 51820
 NAME, ELSEWHERE = "hub.example", "10.99.1.7"
 NAME_SERVERS = ("10.99.1.53", "fd99:1::53")
 WITHIN = 15
 
 FULL = {"routes": ["0.0.0.0/0", "::/0"]}
 MODES = pytest.mark.parametrize("mode", ["quic", "websocket", "both"], ids=["quic", "websocket", "auto"])
+ALL_MODES = pytest.mark.parametrize(
+    "mode", ["quic", "websocket", "both", "wireguard"], ids=["quic", "websocket", "auto", "wireguard"]
+)
 SPLIT_OR_FULL = pytest.mark.parametrize(
     "pushed", [{}, FULL | {"dns": [GATEWAY]}], ids=["split", "full with names"]
 )
@@ -122,7 +127,8 @@ async def scene(machine: Topology, mode: str, pushed: dict[str, Any]) -> AsyncIt
     machine.resolv_conf("client").write_text("".join(f"nameserver {server}\n" for server in NAME_SERVERS))
     names = NameServer(machine, "hub")
     names.knows(NAME, [HUB_INTERNET, HUB_INTERNET6])
-    where = {"listenAddr": "[::]:7443", "serverEndpoint": f"{NAME}:7443"}
+    port = WG_PORT if mode == "wireguard" else 7443
+    where = {"listenAddr": "[::]:7443", "serverEndpoint": f"{NAME}:{port}"}
     async with hub_on(machine, transportMode=mode, **where, **pushed) as server:
         bundle = await server.create_client("alice")
         async with client_on(machine, bundle.smartvpn_config) as client:
@@ -133,7 +139,7 @@ ADDRESSES = {4: CLIENT_OUTER, 6: CLIENT_OUTER6}
 HUBS = {4: HUB_INTERNET, 6: HUB_INTERNET6}
 
 
-@MODES
+@ALL_MODES
 @SPLIT_OR_FULL
 @pytest.mark.parametrize(("old", "new"), [(4, 6), (6, 4)], ids=["to IPv6", "to IPv4"])
 async def test_a_family_goes(topology: Topology, mode: str, pushed: Any, old: int, new: int) -> None:
@@ -154,7 +160,7 @@ async def test_a_family_goes(topology: Topology, mode: str, pushed: Any, old: in
 
 
 @pytest.mark.long(12)
-@MODES
+@ALL_MODES
 @SPLIT_OR_FULL
 @pytest.mark.parametrize(("old", "new"), [(4, 6), (6, 4)], ids=["to IPv6", "to IPv4"])
 async def test_another_network_of_the_other_family(
@@ -191,6 +197,25 @@ async def test_the_hub_moves(topology: Topology, mode: str, pushed: Any) -> None
         await where.leads_around(*([ELSEWHERE] if pushed else []))
 
 
+@pytest.mark.long(35)
+@ANY_ROUTES
+async def test_the_hub_moves_by_wireguard(topology: Topology, pushed: Any) -> None:
+    """There silence is seen by WireGuard's own timers: by a handshake that is not answered."""
+    async with scene(topology, "wireguard", pushed) as where:
+        where.names.knows(NAME, [HUB_INTERNET])
+        await where.connect()
+        where.names.knows(NAME, [ELSEWHERE])
+        deafen(topology, f"ip daddr {HUB_INTERNET} udp dport {WG_PORT}")
+        topology.popen("client", "ping", "-n", "-q", "-i", "0.5", GATEWAY, stdout=subprocess.DEVNULL)
+
+        async def moved() -> bool:
+            return (await where.client.get_status()).server_addr == f"{ELSEWHERE}:{WG_PORT}"
+
+        await eventually(moved, 60)
+        await eventually(lambda: answers(topology, GATEWAY), WITHIN)
+        await where.leads_around(*([ELSEWHERE] if pushed else []))
+
+
 @MODES
 @ANY_ROUTES
 async def test_name_servers_that_are_silent(topology: Topology, mode: str, pushed: Any) -> None:
@@ -215,7 +240,7 @@ async def test_name_servers_that_are_silent(topology: Topology, mode: str, pushe
         assert TUN not in topology.run("client", "ip", "link").stdout
 
 
-@MODES
+@ALL_MODES
 async def test_a_family_goes_unnoticed(topology: Topology, mode: str) -> None:
     """Nobody sends anything, and still the link is left at once that has no way any more."""
     async with scene(topology, mode, {}) as where:

@@ -21,12 +21,11 @@ typedef enum sv_event_type {
     SV_EVENT_SETTINGS = 4,        /* client: addresses, routes, DNS or MTU are new: ask sv_client_settings */
     SV_EVENT_ERROR = 5,           /* something people should know; reason has the words */
     SV_EVENT_LOST = 6,            /* the ring was full: `count` events are missing here */
-    SV_EVENT_NETWORK = 8, /* client: the machine's addresses or routes have changed; count 1: it has slept */
-    SV_EVENT_ADDRESSES =
-        9, /* client: packets are to leave for these outside of the tunnel: ask sv_client_get_addresses */
-    SV_EVENT_LOOKUP =
-        10, /* client: the system's resolver is asked for the host in reason; see sv_client_offer_addresses */
-    SV_EVENT_GONE = 7, /* WireGuard device: its interface or socket was removed; reason says which */
+    SV_EVENT_GONE = 7,      /* WireGuard device: its interface or socket was removed; reason says which */
+    SV_EVENT_NETWORK = 8,   /* the machine's addresses or routes have changed; count 1: it has slept */
+    SV_EVENT_ADDRESSES = 9, /* client: the hub is, or may be, elsewhere: see sv_client_get_addresses */
+    SV_EVENT_LOOKUP = 10,   /* client: the host in reason is looked up: see sv_client_offer_addresses;
+                               WireGuard device: a peer has not answered a handshake for 5 s */
 } sv_event_type;
 
 typedef enum sv_client_state {

@@ -18,6 +18,7 @@ typedef struct sv_wg_config {
     int socket_fd;
     uint16_t workers; /* threads; 0: one per core */
     uint16_t mtu;     /* the interface is brought up with it; 0: it stays down until somebody does */
+    bool follow;      /* SV_EVENT_NETWORK and SV_EVENT_LOOKUP are wanted */
 } sv_wg_config;
 
 /* Makes the device, down and without a key or peers; it follows its interface up and down, and into another network namespace, while its UDP
