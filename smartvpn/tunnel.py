@@ -24,6 +24,7 @@ from smartvpn._native import (
     error_of,
     has_quic,
 )
+from smartvpn._upkeep import Upkeep
 from smartvpn._wgtunnel import WireGuardTunnel
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
@@ -221,9 +222,7 @@ class _Running:
         self.settings: TunnelSettings | None = None
         self._report = report
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed = asyncio.Event()
-        self._new_settings = self._new_network = self._slept = False
-        self._applier: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(self.network, self._apply_anew, report)
         self._pump = EnginePump(engine, self._on_event)
 
     @classmethod
@@ -263,7 +262,7 @@ class _Running:
         settings = self.engine.settings()
         log.info("session with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
         await self._apply(settings)
-        self._applier = asyncio.create_task(self._apply_changes())
+        self._upkeep.start()
         self._report(None)
         return ConnectResult(
             assigned_ip=_without_prefix(settings.address),
@@ -279,9 +278,7 @@ class _Running:
         return self.engine.mtu()
 
     async def close(self) -> None:
-        if self._applier is not None:
-            self._applier.cancel()
-            await asyncio.gather(self._applier, return_exceptions=True)
+        await self._upkeep.stop()
         if self._first.done():
             self._first.exception()
         else:
@@ -307,36 +304,17 @@ class _Running:
         if config.transport is Transport.AUTO:
             await asyncio.to_thread(self.known.put, self.server, settings.transport)
 
-    async def _apply_changes(self) -> None:
-        """What changes while the tunnel lives, one after the other: settings, and the network around it."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            new_settings, self._new_settings = self._new_settings, False
-            new_network, self._new_network = self._new_network, False
-            slept, self._slept = self._slept, False
-            try:
-                if new_settings or slept:
-                    await self._apply(self.engine.settings(), dns_again=slept)
-                if new_network:
-                    await to_the_end(self.network.refresh_server_route)
-            except SmartVpnError as error:
-                log.error("the tunnel's network cannot be set: %s", error)
-                self._report(str(error))
-            if new_settings or slept:
-                self._report(None)
+    async def _apply_anew(self, dns_again: bool) -> None:
+        await self._apply(self.engine.settings(), dns_again=dns_again)
 
     # events
 
     def _on_event(self, event: NativeEvent) -> None:
         if event.kind is EventKind.SETTINGS:
-            self._new_settings = True
-            self._changed.set()
+            self._upkeep.on_settings()
         elif event.kind is EventKind.NETWORK:
             # Sleep may have cost the resolver its servers: they are set anew.
-            self._slept |= event.count > 0 and self.settings is not None
-            self._new_network = True
-            self._changed.set()
+            self._upkeep.on_network(slept=event.count > 0 and self.settings is not None)
         elif event.kind is EventKind.STATE:
             self._on_state(event)
 

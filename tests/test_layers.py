@@ -35,7 +35,7 @@ PYTHON_LAYERS = [
     {"network"},
     {"_listeners"},
     {"_control", "_wgbackend"},
-    {"_quic"},
+    {"_quic", "_upkeep"},
     {"hub", "_wgtunnel", "_known"},
     {"tunnel"},
     {"_links"},

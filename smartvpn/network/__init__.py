@@ -122,15 +122,20 @@ class Network:
             resolver = dns_changes(self._interface, index, servers)
             reconcile(self._journal(), wanted + resolver, again=resolver if dns_again else ())
 
-    def refresh_server_route(self) -> None:
-        """Look anew for the way to the hub around the tunnel; call it when the network changed."""
+    def refresh(self) -> None:
+        """Look anew for the way to the hub around the tunnel; set name servers that others have replaced.
+
+        Call it when the network changed.
+        """
         server, networks = self._server
         with locked(self._state_dir):
             index = interface_index(self._interface)
             journal = self._journal()
             around = server_routes(server, networks, index)
             kept = [record.change for record in journal.records if not _leads_around(record.change, index)]
-            reconcile(journal, around + kept)
+            others = journal.others()
+            lost = [item.change for item in journal.records if item.change.is_lost(item.before, others)]
+            reconcile(journal, around + kept, again=lost)
 
     def restore(self) -> None:
         """Undo everything, the last first; nothing happens when there is nothing to undo."""

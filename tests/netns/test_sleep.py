@@ -20,9 +20,9 @@ import pytest
 
 from smartvpn.client import VpnClient
 from smartvpn.types import TunnelState
-from tests.netns.test_auto import Talk, block
+from tests.netns.test_auto import Talk, block, change_address
 from tests.netns.topology import Topology
-from tests.netns.tunnel import STDIO, daemon, eventually, hub_on, state_is
+from tests.netns.tunnel import STDIO, daemon, eventually, hub_on, state_is, tunnel_on
 
 CLOCK = Path(__file__).parent.parent / "c" / "slept_clock.c"
 TUNNELS_SERVERS = ["nameserver 10.8.0.1", "nameserver 10.8.0.53"]
@@ -117,3 +117,21 @@ async def test_waking_up(topology: Topology, tmp_path: Path, mode: str) -> None:
             assert (await client.get_status()).assigned_ip == address
             await client.disconnect()
             assert topology.resolv_conf("client").read_text() == before
+
+
+async def test_name_servers_that_come_late(topology: Topology) -> None:
+    """Somebody sets those of another network after its addresses: they are what comes back in the end."""
+    others = "search other.example\nnameserver 198.51.100.53\n"
+    async with tunnel_on(topology, dns=["10.8.0.1", "10.8.0.53"]) as (_, client):
+        assert name_servers(topology) == TUNNELS_SERVERS
+        change_address(topology)
+        await asyncio.sleep(0.5)
+        topology.resolv_conf("client").write_text(others)
+
+        async def back() -> bool:
+            return name_servers(topology) == TUNNELS_SERVERS
+
+        await eventually(back)
+        assert "search other.example\n" in topology.resolv_conf("client").read_text()
+        await client.disconnect()
+        assert topology.resolv_conf("client").read_text() == others
