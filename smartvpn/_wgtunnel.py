@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from smartvpn._address import join_host_port
 from smartvpn._control import EnginePump, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings, overhead_bytes
+from smartvpn._upkeep import Upkeep
 from smartvpn.config import ClientConfig, Transport
 from smartvpn.errors import UnreachableError, VpnTimeoutError
 from smartvpn.keys import decode_key
@@ -48,6 +49,7 @@ class WireGuardTunnel:
         self._report = report
         self._began = asyncio.get_running_loop().time()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._upkeep = Upkeep(self.network, self._apply_anew, report)
         self._pump = EnginePump(engine, self._on_event)
 
     @classmethod
@@ -76,7 +78,9 @@ class WireGuardTunnel:
             raise VpnTimeoutError(f"{self.server} does not answer: wrong keys, or no way to it") from None
         elapsed = (asyncio.get_running_loop().time() - self._began) * 1000
         self.settings = self._tunnel_settings(elapsed)
+        log.info("WireGuard with %s: handshake took %.1f ms", self.server, elapsed)
         await self._configure(self.settings)
+        self._upkeep.start()
         self._report(None)
         return ConnectResult(
             assigned_ip=str(self._config.wg_address),
@@ -102,8 +106,11 @@ class WireGuardTunnel:
             handshake_ms=handshake_ms,
         )
 
-    async def _configure(self, settings: TunnelSettings) -> None:
-        log.info("WireGuard with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
+    async def _apply_anew(self, dns_again: bool) -> None:
+        if self.settings is not None:
+            await self._configure(self.settings, dns_again=dns_again)
+
+    async def _configure(self, settings: TunnelSettings, *, dns_again: bool = False) -> None:
         families = {4} | ({6} if settings.address6 else set())
         routes = [str(network) for network in map(ipaddress.ip_network, settings.routes)]
         await to_the_end(
@@ -114,10 +121,12 @@ class WireGuardTunnel:
             routes=[route for route in routes if ipaddress.ip_network(route).version in families],
             dns=list(settings.dns),
             server_address=self._endpoint[0],
+            dns_again=dns_again,
         )
 
     async def close(self) -> None:
         """Give everything back."""
+        await self._upkeep.stop()
         if not self._first.done():
             self._first.cancel()
         try:
@@ -144,8 +153,12 @@ class WireGuardTunnel:
         )
 
     def _on_event(self, event: NativeEvent) -> None:
-        if event.kind is not EventKind.STATE:
-            return
+        if event.kind is EventKind.NETWORK:
+            self._upkeep.on_network(slept=event.count > 0)
+        elif event.kind is EventKind.STATE:
+            self._on_state(event)
+
+    def _on_state(self, event: NativeEvent) -> None:
         self.state = event.state
         if not self._first.done():
             if event.state is TunnelState.CONNECTED:

@@ -21,8 +21,9 @@ typedef enum sv_event_type {
     SV_EVENT_SETTINGS = 4,        /* client: addresses, routes, DNS or MTU are new: ask sv_client_settings */
     SV_EVENT_ERROR = 5,           /* something people should know; reason has the words */
     SV_EVENT_LOST = 6,            /* the ring was full: `count` events are missing here */
-    SV_EVENT_NETWORK = 8, /* client: the machine's addresses or routes have changed; count 1: it has slept */
-    SV_EVENT_GONE = 7,    /* WireGuard device: its interface or socket was removed; reason says which */
+    SV_EVENT_NETWORK =
+        8, /* client, WireGuard device: addresses or routes have changed; count 1: the machine has slept */
+    SV_EVENT_GONE = 7, /* WireGuard device: its interface or socket was removed; reason says which */
 } sv_event_type;
 
 typedef enum sv_client_state {
