@@ -81,7 +81,7 @@ STATIC  := $(BUILD)/libsmartvpn.a
 SHARED  := $(BUILD)/libsmartvpn.so.$(VERSION)
 PROGRAMS := $(BUILD)/smartvpn-wg
 
-.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg asan-quic tsan-quic kernel-test service-test fuzz install clean
+.PHONY: all libraries deps deps-build deps-test deps-fuzz deps-bench vendor build lib tests c-test run test lint bench benches examples asan tsan asan-wg tsan-wg asan-quic tsan-quic kernel-test service-test suspend-test fuzz install clean
 
 all: build
 
@@ -251,6 +251,12 @@ service-test: deps-test build
 	@$(VENV)/bin/python -m compileall -q smartvpn
 	$(VENV)/bin/python tests/kernel/vm.py --init /bin/sh $(CURDIR)/tests/kernel/systemd.sh $(CURDIR) \
 	    /opt/smartvpn/.venv/bin/python -P /opt/smartvpn/tests/kernel/service.py
+
+# Tunnels from a machine that is really suspended, in QEMU too, while the hub stays awake.
+suspend-test: deps-test build
+	@tools/apt-install qemu-system-x86 e2fsprogs
+	@$(VENV)/bin/python -m compileall -q smartvpn
+	$(VENV)/bin/python -m tests.kernel.suspend
 
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))

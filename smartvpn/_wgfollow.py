@@ -107,7 +107,7 @@ class HubFollower:
         Whether the way to the hub is another one now.
         """
         before = self._address, self._source
-        await to_the_end(self._network.refresh_server_routes, self.addresses)
+        await to_the_end(self._network.refresh, self.addresses)
         if silent or self._address not in self._known or self._way_to(self._address) is None:
             self._leave()
         self._source = self._way_to(self._address)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from smartvpn._address import join_host_port, parse_endpoint
 from smartvpn._control import EnginePump, to_the_end
 from smartvpn._native import EventKind, NativeEvent, NativeWireGuard, TunnelSettings, overhead_bytes
+from smartvpn._upkeep import Upkeep
 from smartvpn._wgfollow import HubFollower, look_up
 from smartvpn.config import ClientConfig, Transport
 from smartvpn.errors import VpnTimeoutError
@@ -51,6 +52,7 @@ class WireGuardTunnel:
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         inner = (config.wg_address, config.wg_address6)
         self._follower = HubFollower(endpoint, addresses, inner, self.network, self._go_to)
+        self._upkeep = Upkeep(self._apply_anew, self._refresh, report)
         self._pump = EnginePump(engine, self._on_event)
 
     @property
@@ -85,7 +87,9 @@ class WireGuardTunnel:
             raise VpnTimeoutError(f"{self.server} does not answer: wrong keys, or no way to it") from None
         elapsed = (asyncio.get_running_loop().time() - self._began) * 1000
         self.settings = self._tunnel_settings(elapsed)
+        log.info("WireGuard with %s: handshake took %.1f ms", self.server, elapsed)
         await self._configure(self.settings)
+        self._upkeep.start()
         self._report(None)
         return ConnectResult(
             assigned_ip=str(self._config.wg_address),
@@ -111,8 +115,14 @@ class WireGuardTunnel:
             handshake_ms=handshake_ms,
         )
 
-    async def _configure(self, settings: TunnelSettings) -> None:
-        log.info("WireGuard with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
+    async def _apply_anew(self, dns_again: bool) -> None:
+        if self.settings is not None:
+            await self._configure(self.settings, dns_again=dns_again)
+
+    async def _refresh(self) -> None:
+        await to_the_end(self.network.refresh, self._follower.addresses)
+
+    async def _configure(self, settings: TunnelSettings, *, dns_again: bool = False) -> None:
         families = {4} | ({6} if settings.address6 else set())
         routes = [str(network) for network in map(ipaddress.ip_network, settings.routes)]
         await to_the_end(
@@ -123,10 +133,12 @@ class WireGuardTunnel:
             routes=[route for route in routes if ipaddress.ip_network(route).version in families],
             dns=list(settings.dns),
             server_addresses=self._follower.addresses,
+            dns_again=dns_again,
         )
 
     async def close(self) -> None:
         """Give everything back."""
+        await self._upkeep.stop()
         if not self._first.done():
             self._first.cancel()
         await self._follower.close()
@@ -162,6 +174,7 @@ class WireGuardTunnel:
 
     def _on_event(self, event: NativeEvent) -> None:
         if event.kind is EventKind.NETWORK:
+            self._upkeep.on_network(slept=event.count > 0)
             self._follower.on_network()
         elif event.kind is EventKind.LOOKUP:
             self._follower.on_silence()

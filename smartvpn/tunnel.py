@@ -25,6 +25,7 @@ from smartvpn._native import (
     error_of,
     has_quic,
 )
+from smartvpn._upkeep import Upkeep
 from smartvpn._wgtunnel import WireGuardTunnel
 from smartvpn.commands import ConnectParams, NoParams
 from smartvpn.config import ClientConfig, Transport
@@ -223,10 +224,8 @@ class _Running:
         self.settings: TunnelSettings | None = None
         self._report = report
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed = asyncio.Event()
-        self._new_settings = self._new_network = self._slept = False
-        self._applier: asyncio.Task[None] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
+        self._upkeep = Upkeep(self._apply_anew, self._refresh, report)
         self._pump = EnginePump(engine, self._on_event)
 
     @classmethod
@@ -266,7 +265,7 @@ class _Running:
         settings = self.engine.settings()
         log.info("session with %s: handshake took %.1f ms", self.server, settings.handshake_ms)
         await self._apply(settings)
-        self._applier = asyncio.create_task(self._apply_changes())
+        self._upkeep.start()
         self._report(None)
         return ConnectResult(
             assigned_ip=_without_prefix(settings.address),
@@ -282,10 +281,10 @@ class _Running:
         return self.engine.mtu()
 
     async def close(self) -> None:
-        tasks = [*self._lookups, *([self._applier] if self._applier else [])]
-        for task in tasks:
+        await self._upkeep.stop()
+        for task in self._lookups:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._lookups, return_exceptions=True)
         if self._first.done():
             self._first.exception()
         else:
@@ -311,24 +310,11 @@ class _Running:
         if config.transport is Transport.AUTO:
             await asyncio.to_thread(self.known.put, self.server, settings.transport)
 
-    async def _apply_changes(self) -> None:
-        """What changes while the tunnel lives, one after the other: settings, and the network around it."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            new_settings, self._new_settings = self._new_settings, False
-            new_network, self._new_network = self._new_network, False
-            slept, self._slept = self._slept, False
-            try:
-                if new_settings or slept:
-                    await self._apply(self.engine.settings(), dns_again=slept)
-                if new_network:
-                    await to_the_end(self.network.refresh_server_routes, self.engine.addresses())
-            except SmartVpnError as error:
-                log.error("the tunnel's network cannot be set: %s", error)
-                self._report(str(error))
-            if new_settings or slept:
-                self._report(None)
+    async def _apply_anew(self, dns_again: bool) -> None:
+        await self._apply(self.engine.settings(), dns_again=dns_again)
+
+    async def _refresh(self) -> None:
+        await to_the_end(self.network.refresh, self.engine.addresses())
 
     async def _look_up_outside(self, host: str) -> None:
         """The tunnel's name servers, where they are this machine's, cannot be asked for the hub itself."""
@@ -342,11 +328,9 @@ class _Running:
 
     def _on_event(self, event: NativeEvent) -> None:
         if event.kind is EventKind.SETTINGS:
-            self._new_settings = True
-            self._changed.set()
+            self._upkeep.on_settings()
         elif event.kind is EventKind.ADDRESSES:
-            self._new_network = True
-            self._changed.set()
+            self._upkeep.on_network()
         elif event.kind is EventKind.LOOKUP:
             if self.settings is not None and len(self._lookups) < _LOOKUPS:
                 task = asyncio.create_task(self._look_up_outside(event.reason))
@@ -354,9 +338,7 @@ class _Running:
                 task.add_done_callback(self._lookups.discard)
         elif event.kind is EventKind.NETWORK:
             # Sleep may have cost the resolver its servers: they are set anew.
-            self._slept |= event.count > 0 and self.settings is not None
-            self._new_network = True
-            self._changed.set()
+            self._upkeep.on_network(slept=event.count > 0 and self.settings is not None)
         elif event.kind is EventKind.STATE:
             self._on_state(event)
 

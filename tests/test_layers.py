@@ -36,7 +36,7 @@ PYTHON_LAYERS = [
     {"network"},
     {"_listeners"},
     {"_control", "_wgbackend"},
-    {"_quic", "_wgfollow"},
+    {"_quic", "_upkeep", "_wgfollow"},
     {"hub", "_wgtunnel", "_known"},
     {"tunnel"},
     {"_links"},

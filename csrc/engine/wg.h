@@ -139,7 +139,7 @@ struct sv_wg {
     uint64_t reclaim_at; /* ns: memory waits to be freed */
     atomic_bool timer_wanted;
     bool up;
-    bool tells_silence;       /* SV_EVENT_LOOKUP is wanted */
+    bool follows;             /* SV_EVENT_NETWORK and SV_EVENT_LOOKUP are wanted */
     bool kernel, kernel_lost; /* an interface of the kernel's carries the packets; it could not be read */
     uint64_t kernel_at;       /* ns: when it is read next */
     uint16_t port;            /* wanted, or in use; 0: any */

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "io/iface.h"
@@ -16,7 +17,8 @@ struct sv_wg_control {
     struct sv_wg *wg;
     struct sv_loop loop;
     struct sv_iface *iface;
-    struct sv_netwatch *netwatch; /* NULL: not wanted */
+    struct sv_netwatch *netwatch;
+    uint64_t slept; /* ns, when last looked */
     struct sv_wg_socket *socket;
     struct sv_watch *stop_watch;
     int stop_fd;
@@ -56,21 +58,37 @@ static void on_iface(void *ctx, const struct sv_iface_state *state)
     }
 }
 
-static void on_network(void *ctx, bool slept)
+/* Keys may be too old by clocks that go on in sleep, as the other side's, though not by ours: they are made anew, as Linux does it. */
+static void make_keys_anew(struct sv_wg *wg, uint64_t slept_ns)
 {
-    const struct sv_wg_control *control = ctx;
-    const sv_event event = {.type = SV_EVENT_NETWORK, .code = -1, .count = slept};
+    sv_wg_lock(wg);
+    for (struct sv_wg_member *member = wg->members; member; member = member->next) {
+        bool in_use = sv_wg_peer_in_use(&member->peer);
 
-    sv_event_put(control->wg->engine, &event);
+        sv_wg_peer_slept(&member->peer, slept_ns);
+        sv_wg_forget_keys(member);
+        if (in_use) {
+            sv_wg_speak(member);
+        }
+    }
+    sv_wg_unlock(wg);
 }
 
-static int follow_network(struct sv_wg_control *control)
+static void on_network(void *ctx, bool slept)
 {
-    unsigned own = if_nametoindex(control->wg->engine->tun.name);
+    struct sv_wg_control *control = ctx;
+    sv_event event = {.type = SV_EVENT_NETWORK, .code = -1, .count = slept};
 
-    control->wg->tells_silence = true;
-    control->netwatch = sv_netwatch_new(&control->loop, own, on_network, control);
-    return control->netwatch ? 0 : SV_E_SYSTEM;
+    if (slept) {
+        uint64_t before = control->slept;
+
+        control->slept = sv_clock_slept();
+        sv_log(SV_LOG_INFO, "the machine has slept: keys are made anew");
+        make_keys_anew(control->wg, control->slept - before);
+    }
+    if (control->wg->follows) {
+        sv_event_put(control->wg->engine, &event);
+    }
 }
 
 static void on_stop(void *ctx, int events)
@@ -79,6 +97,20 @@ static void on_stop(void *ctx, int events)
 
     (void)events;
     sv_loop_stop(&control->loop);
+}
+
+static int watch_system(struct sv_wg_control *control, const sv_wg_config *config)
+{
+    const struct sv_tun *tun = &control->wg->engine->tun;
+
+    control->slept = sv_clock_slept();
+    control->wg->follows = config->follow;
+    control->netwatch = sv_netwatch_new(&control->loop, if_nametoindex(tun->name), on_network, control);
+    if (!control->netwatch) {
+        return SV_E_SYSTEM;
+    }
+    control->iface = sv_iface_watch(&control->loop, tun->queues[0], on_iface, control);
+    return control->iface ? 0 : SV_E_SYSTEM;
 }
 
 int sv_wg_control_new(struct sv_wg_control **out, struct sv_wg *wg, const sv_wg_config *config)
@@ -106,11 +138,7 @@ int sv_wg_control_new(struct sv_wg_control **out, struct sv_wg *wg, const sv_wg_
         error = sv_wg_socket_open(&control->socket, &control->loop, wg->engine, wg->engine->tun.name,
                                   config->has_socket ? config->socket_fd : -1, on_socket_gone, control);
     }
-    if (!error) {
-        control->iface = sv_iface_watch(&control->loop, wg->engine->tun.queues[0], on_iface, control);
-        error = control->iface ? 0 : SV_E_SYSTEM;
-    }
-    return error || !config->follow ? error : follow_network(control);
+    return error ? error : watch_system(control, config);
 }
 
 static void *run(void *ctx)
@@ -144,10 +172,10 @@ void sv_wg_control_free(struct sv_wg_control *control)
     if (control->started && write(control->stop_fd, &one, sizeof one) == sizeof one) {
         pthread_join(control->thread, NULL);
     }
-    sv_netwatch_close(control->netwatch);
     if (control->iface) {
         sv_iface_close(control->iface);
     }
+    sv_netwatch_close(control->netwatch);
     if (control->socket) {
         sv_wg_socket_close(control->socket);
     }

@@ -1,4 +1,4 @@
-/* The device's control thread: follows its interface and serves the standard configuration socket. */
+/* The device's control thread: follows its interface, notices sleep and changes of the network, and serves the standard configuration socket. */
 #ifndef SV_ENGINE_WG_CONTROL_H
 #define SV_ENGINE_WG_CONTROL_H
 

@@ -405,7 +405,7 @@ static void tell_silence(struct sv_wg *wg)
 {
     const sv_event event = {.type = SV_EVENT_LOOKUP, .code = -1};
 
-    if (wg->tells_silence) {
+    if (wg->follows) {
         sv_event_put(wg->engine, &event);
     }
 }

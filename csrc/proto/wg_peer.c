@@ -61,6 +61,11 @@ static void retire_all(struct sv_wg_peer *peer)
     set_current(peer, NULL);
 }
 
+static bool has_keys(const struct sv_wg_peer *peer)
+{
+    return current_of(peer) || peer->next || peer->previous;
+}
+
 uint32_t sv_wg_drop_attempt(struct sv_wg_peer *peer)
 {
     uint32_t index = 0;
@@ -89,6 +94,18 @@ void sv_wg_peer_reset(struct sv_wg_peer *peer)
     clear_notes(peer);
     sv_wipe(&peer->cookie, sizeof peer->cookie);
     peer->attempt_began = peer->initiation_sent = 0;
+}
+
+bool sv_wg_peer_in_use(const struct sv_wg_peer *peer)
+{
+    return has_keys(peer) || peer->attempt;
+}
+
+void sv_wg_peer_slept(struct sv_wg_peer *peer, uint64_t ns)
+{
+    if (peer->handshake_at != 0) {
+        peer->handshake_at = peer->handshake_at > ns ? peer->handshake_at - ns : 1;
+    }
 }
 
 void sv_wg_keypair_free(struct sv_rcu_head *head)
@@ -417,11 +434,6 @@ static uint64_t silence_at(const struct sv_wg_peer *peer)
 static uint64_t keepalive_at(const struct sv_wg_peer *peer)
 {
     return current_of(peer) ? after(noted(&peer->data_received), SV_WG_KEEPALIVE_TIMEOUT_NS) : SV_NEVER;
-}
-
-static bool has_keys(const struct sv_wg_peer *peer)
-{
-    return current_of(peer) || peer->next || peer->previous;
 }
 
 static uint64_t forget_at(const struct sv_wg_peer *peer)

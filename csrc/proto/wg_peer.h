@@ -102,6 +102,10 @@ void sv_wg_peer_init(struct sv_wg_peer *peer, struct sv_arena *arena, const uint
 const uint8_t *sv_wg_psk(const struct sv_wg_peer *peer);
 /* As if it had never been spoken to, but for the greatest timestamp: all keypairs are retired. sv_wg_drop_attempt comes first. */
 void sv_wg_peer_reset(struct sv_wg_peer *peer);
+/* There are keys, or they are asked for. */
+bool sv_wg_peer_in_use(const struct sv_wg_peer *peer);
+/* The machine was asleep, which the clock of `now` does not count: the last handshake is that much older. */
+void sv_wg_peer_slept(struct sv_wg_peer *peer, uint64_t ns);
 
 /* For sv_rcu_defer: wipes the keypair and gives it back to its arena. */
 void sv_wg_keypair_free(struct sv_rcu_head *head);

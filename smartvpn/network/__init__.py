@@ -126,15 +126,20 @@ class Network:
             resolver = dns_changes(self._interface, index, servers)
             reconcile(self._journal(), wanted + resolver, again=resolver if dns_again else ())
 
-    def refresh_server_routes(self, server_addresses: Sequence[str]) -> None:
-        """Look anew for the ways to the hub around the tunnel: the network changed, or its addresses did."""
+    def refresh(self, server_addresses: Sequence[str]) -> None:
+        """Look anew for the ways to the hub around the tunnel; set name servers that others have replaced.
+
+        Call it when the network changed, or the hub's addresses did.
+        """
         self._servers = _parsed_all(_address.parse_address, "serverAddresses", server_addresses)
         with locked(self._state_dir):
             index = interface_index(self._interface)
             journal = self._journal()
             around = server_routes(self._servers, self._networks, index)
             kept = [record.change for record in journal.records if not _leads_around(record.change, index)]
-            reconcile(journal, around + kept)
+            others = journal.others()
+            lost = [item.change for item in journal.records if item.change.is_lost(item.before, others)]
+            reconcile(journal, around + kept, again=lost)
 
     def name_servers_outside(self) -> list[NameServer]:
         """Those that the system's resolver cannot reach without the tunnel, and how each is asked around it.

@@ -38,6 +38,14 @@ class Change:
         """What is to come back at the undo. `others` are the records of this namespace's other journals."""
         return None
 
+    def recapture(self, before: str | None, others: Sequence[Record]) -> str | None:
+        """What is to come back at the undo, if somebody else has changed it since `before` was captured."""
+        return before
+
+    def is_lost(self, before: str | None, others: Sequence[Record]) -> bool:
+        """Whether somebody else has certainly undone it."""
+        return False
+
     def apply(self, before: str | None) -> None:
         """Make it so. Raises SmartVpnError."""
         raise NotImplementedError
@@ -134,9 +142,10 @@ def _bring_about(log: Log, change: Change, *, anew: bool) -> None:
         record = Record(change, change.capture(log.others()))
         log.records.append(record)
     else:
-        if log.records[place].change == change and not anew:
+        old = log.records[place]
+        if old.change == change and not anew:
             return
-        record = log.records[place] = Record(change, log.records[place].before)
+        record = log.records[place] = Record(change, old.change.recapture(old.before, log.others()))
     log.save()
     try:
         change.apply(record.before)

@@ -170,7 +170,8 @@ class ResolvFile(NameServers):
     """The file names these servers.
 
     It is written in place: it may be a symlink or a mount, which a rename would break. Of several
-    tunnels the newest one's servers stand in it, and the last to go brings back what was there.
+    tunnels the newest one's servers stand in it, and the last to go brings back what was there, or what
+    others have written meanwhile, as after a change of the network.
     """
 
     kind: ClassVar[str] = "resolv-file"
@@ -180,6 +181,13 @@ class ResolvFile(NameServers):
 
     def capture(self, others: Sequence[Record]) -> str | None:
         return next((record.before for record in self._same_file(others)), _read(self.path))
+
+    def recapture(self, before: str | None, others: Sequence[Record]) -> str | None:
+        found = _read(self.path)
+        return before if found is None or found in self._known(before, others) else found
+
+    def is_lost(self, before: str | None, others: Sequence[Record]) -> bool:
+        return os.access(self.path, os.W_OK) and _read(self.path) not in self._known(before, others)
 
     def apply(self, before: str | None) -> None:
         try:
@@ -216,6 +224,10 @@ class ResolvFile(NameServers):
         """What we write, whole, or cut off by our death before the old text's tail was."""
         ours = self.text(before)
         return ours, ours + (before or "")[len(ours) :]
+
+    def _known(self, before: str | None, others: Sequence[Record]) -> list[str]:
+        """What the file says while one of the tunnels has it."""
+        return [*self._left_by_us(before), *(_text(record) for record in self._same_file(others))]
 
     def _same_file(self, others: Sequence[Record]) -> list[Record]:
         return [

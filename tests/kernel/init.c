@@ -1,5 +1,5 @@
-/* The first process of tests/kernel/vm.py's machine: loads the modules of its initramfs, makes the host's files (read-only, but for what a tmpfs
- * covers) its root, and runs the command of /command there. The command's status is told on the console. A command that begins with "exec "
+/* The first process of tests/kernel/vm.py's machine: loads the modules of its initramfs, makes what /rootfs says (the host's files,
+ * read-only but for what a tmpfs covers, or an image's) its root, and runs the command of /command there. The command's status is told on the console. A command that begins with "exec "
  * becomes the first process itself. */
 #include <fcntl.h>
 #include <stdio.h>
@@ -39,10 +39,23 @@ static void mount_or_say(const char *what, const char *where, const char *type, 
     }
 }
 
+/* /rootfs: device, type, ro or rw. */
+static void mount_root(void)
+{
+    char device[64] = "", type[16] = "", how[3] = "";
+    FILE *file = fopen("/rootfs", "r");
+
+    if (!file || fscanf(file, "%63s %15s %2s", device, type, how) != 3) {
+        fprintf(stderr, "init: /rootfs is not to be read\n");
+    }
+    mount_or_say(device, "/host", type, strcmp(how, "ro") == 0 ? MS_RDONLY : 0);
+}
+
 static void enter_host(void)
 {
     mkdir("/host", 0755);
-    mount_or_say("host", "/host", "virtiofs", MS_RDONLY);
+    mount_or_say("dev", "/dev", "devtmpfs", 0);
+    mount_root();
     if (chdir("/host") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/")) {
         perror("init: switch root");
     }

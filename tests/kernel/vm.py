@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,6 +34,7 @@ READ_ONLY = """
 """
 NFT_MODULES = ["nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_rt", "nft_exthdr"]
 MODULES = ["virtio_pci", "virtiofs", "wireguard", "tun", "veth", *NFT_MODULES]
+HOSTS_FILES = "host virtiofs ro"
 
 
 def fetch_kernel() -> Path:
@@ -58,7 +59,7 @@ def _output(*command: str) -> str:
 # the initramfs
 
 
-def ordered_modules(image: Path) -> Iterator[Path]:
+def ordered_modules(image: Path, names: Sequence[str]) -> Iterator[Path]:
     """The modules, each behind those that it needs; what the kernel has built in is not among them."""
     [folder] = (image / "lib" / "modules").iterdir()
     files = {path.stem.replace("-", "_"): path for path in folder.rglob("*.ko")}
@@ -73,7 +74,7 @@ def ordered_modules(image: Path) -> Iterator[Path]:
             yield from visit(other.replace("-", "_"))
         yield files[name]
 
-    for name in MODULES:
+    for name in names:
         yield from visit(name)
 
 
@@ -85,16 +86,17 @@ def cpio_entry(name: str, mode: int, data: bytes, major: int = 0, minor: int = 0
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def initramfs(image: Path, command: str) -> bytes:
-    """The init program, the modules and the command."""
+def initramfs(image: Path, command: str, names: Sequence[str] = MODULES, root: str = HOSTS_FILES) -> bytes:
+    """The init program, the modules, the command, and what becomes the root: device, type, ro or rw."""
     init = BUILT / "init"
     source = ROOT / "tests" / "kernel" / "init.c"
     subprocess.run(["cc", "-O1", "-static", "-D_GNU_SOURCE", source, "-o", init], check=True)
-    modules = list(ordered_modules(image))
+    modules = list(ordered_modules(image, names))
     entries = [cpio_entry("dev", stat.S_IFDIR | 0o755, b"")]
     entries.append(cpio_entry("dev/console", stat.S_IFCHR | 0o600, b"", 5, 1))
     entries.append(cpio_entry("init", stat.S_IFREG | 0o755, init.read_bytes()))
     entries.append(cpio_entry("command", stat.S_IFREG | 0o644, command.encode() + b"\n"))
+    entries.append(cpio_entry("rootfs", stat.S_IFREG | 0o644, root.encode() + b"\n"))
     listed = "".join(f"/{path.name}\n" for path in modules)
     entries.append(cpio_entry("modules", stat.S_IFREG | 0o644, listed.encode()))
     entries += [cpio_entry(path.name, stat.S_IFREG | 0o644, path.read_bytes()) for path in modules]
@@ -132,14 +134,17 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
+def qemu(kernel: Path, ram: Path, *devices: str, board: str = "q35") -> list[str]:
+    """The machine's command line; its console is the standard output."""
+    machine = ["-machine", f"{board},accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1024", *devices]
+    machine += ["-nographic", "-nodefaults", "-no-reboot", "-kernel", str(kernel), "-initrd", str(ram)]
+    return ["qemu-system-x86_64", *machine, "-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]
+
+
 def _boot(kernel: Path, ram: Path, link: Path) -> int:
-    machine = ["-machine", "q35,accel=tcg,memory-backend=mem", "-cpu", "max", "-smp", "2", "-m", "1024"]
-    machine += ["-object", "memory-backend-memfd,id=mem,size=1024M,share=on"]
-    machine += ["-chardev", f"socket,id=fs,path={link}"]
-    machine += ["-device", "vhost-user-fs-pci,chardev=fs,tag=host", "-nographic", "-nodefaults", "-no-reboot"]
-    machine += ["-serial", "stdio", "-kernel", str(kernel), "-initrd", str(ram)]
-    machine += ["-append", "console=ttyS0 quiet panic=-1"]
-    command = ["qemu-system-x86_64", *machine]
+    files = ["-object", "memory-backend-memfd,id=mem,size=1024M,share=on", "-machine", "memory-backend=mem"]
+    files += ["-chardev", f"socket,id=fs,path={link}", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"]
+    command = qemu(kernel, ram, *files)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         end = threading.Timer(SECONDS, process.kill)
         end.start()

@@ -262,20 +262,20 @@ def test_what_somebody_removed_comes_back(topology: Topology, tmp_path: Path) ->
 
 
 def test_the_way_to_the_hub_follows_the_network(topology: Topology, tmp_path: Path) -> None:
-    """After a new default gateway `refresh_server_routes` takes it; without any the hub is unreachable."""
+    """After a new default gateway `refresh` takes it; without any the hub is unreachable."""
     way = partial(topology.run, "client", "ip", "route", "get", INTERNET, check=False)
     change = partial(topology.run, "client", "ip", "route")
     with unchanged(topology, "client"):
         client = Worker(topology, "client", tmp_path)
         client("configure_client", **CLIENT)
         change("replace", "default", "via", "10.99.0.77")
-        client("refresh_server_routes", server_addresses=[INTERNET])
+        client("refresh", server_addresses=[INTERNET])
         assert "via 10.99.0.77 dev outer" in way().stdout
         change("del", "default")
-        client("refresh_server_routes", server_addresses=[INTERNET])
+        client("refresh", server_addresses=[INTERNET])
         assert "No route to host" in way().stderr
         change("add", "default", "via", HUB_OUTER)
-        client("refresh_server_routes", server_addresses=[INTERNET])
+        client("refresh", server_addresses=[INTERNET])
         assert f"via {HUB_OUTER} dev outer" in way().stdout
         client("restore")
 

@@ -461,6 +461,24 @@ async def test_our_client_by_wireguard(topology: Topology, mode: str) -> None:
             assert await answers(topology, GATEWAY)
 
 
+async def test_our_client_in_another_network(topology: Topology) -> None:
+    """Everything goes into the tunnel but the hub's own address: also where its old way is gone for good."""
+    async with wg_hub(topology, enableNat=True) as server:
+        bundle = await server.create_client("alice")
+        async with client_on(topology, bundle.smartvpn_config) as client:
+            await client.connect()
+            assert await answers(topology, INTERNET)
+            topology.run("hub", "ip", "address", "add", "10.99.7.1/24", "dev", "outer")
+            topology.run("client", "ip", "address", "flush", "dev", "outer")
+            for change in ("down", "up"):
+                topology.run("client", "ip", "link", "set", "outer", change)
+            topology.run("client", "ip", "address", "add", "10.99.7.2/24", "dev", "outer")
+            topology.run("client", "ip", "route", "add", "default", "via", "10.99.7.1")
+            await eventually(lambda: answers(topology, INTERNET))
+            [info] = await server.list_clients()
+            assert info.remote_addr.startswith("10.99.7.2:")
+
+
 async def test_our_client_and_a_hub_that_does_not_know_it(topology: Topology) -> None:
     """No answer is what WireGuard gives to strangers: the client says so, and leaves nothing behind."""
     async with wg_hub(topology) as server:

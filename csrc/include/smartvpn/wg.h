@@ -22,7 +22,8 @@ typedef struct sv_wg_config {
 } sv_wg_config;
 
 /* Makes the device, down and without a key or peers; it follows its interface up and down, and into another network namespace, while its UDP
- * sockets stay where they were made. SV_EVENT_GONE tells that the interface, or the socket, was removed. sv_engine_close ends it.
+ * sockets stay where they were made. SV_EVENT_GONE tells that the interface, or the socket, was removed. After sleep keys are made anew with all
+ * peers that had some. sv_engine_close ends it.
  * SV_E_PERMISSION, SV_E_UNSUPPORTED (no /dev/net/tun), SV_E_IN_USE, SV_E_NOMEM, SV_E_SYSTEM; sv_error_detail() has the words. */
 SV_API int sv_wg_open(sv_engine **engine, const sv_wg_config *config);
 
