@@ -97,6 +97,15 @@ static void await_a_piece(void)
     CHECK(atomic_load(&echoed) >= enough);
 }
 
+/* A signal that comes just before a blocking call does not interrupt it. */
+static void interrupt_until_joined(pthread_t thread)
+{
+    while (pthread_tryjoin_np(thread, NULL)) {
+        pthread_kill(thread, SIGUSR1);
+        nap(10);
+    }
+}
+
 static void *echo_datagrams(void *arg)
 {
     static char bytes[65536];
@@ -226,8 +235,7 @@ static int client_half(int go)
     CHECK_EQ(sv_client_get_state(engine), SV_CLIENT_ERROR);
     atomic_store(&traffic_ends, true);
     shell("ip link set etc0 down", "", 0);
-    pthread_kill(echo, SIGUSR1);
-    pthread_join(echo, NULL);
+    interrupt_until_joined(echo);
     pthread_join(blast, NULL);
     CHECK(pieces >= PHASES);
     sv_engine_statistics(engine, &statistics);
@@ -456,8 +464,7 @@ static void hub_half(void)
     CHECK_EQ(event.code, 4);
     atomic_store(&traffic_ends, true);
     shell("ip link set eth_hub down", "", 0);
-    pthread_kill(threads[0], SIGUSR1);
-    pthread_join(threads[0], NULL);
+    interrupt_until_joined(threads[0]);
     pthread_join(threads[1], NULL);
     sv_engine_close(engine);
 }
