@@ -11,7 +11,7 @@ struct sv_degrade_sample {
         lost[2]; /* datagrams: ours, as the transport sees them; the peer's, by the gaps in their counters */
     uint64_t srtt_ns, min_rtt_ns; /* 0: not measured */
     bool critical;                /* the keepalive's verdict, */
-    unsigned checks, timeouts;    /* on so many of its checks, and the last of them in a row without an answer */
+    unsigned checks, timeouts; /* on so many of its checks, and the last of them in a row without an answer */
 };
 
 struct sv_degrade {

@@ -7,7 +7,7 @@ enum {
     QUIC_PATIENCE_MS = 3000, /* where WebSocket is there as well */
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
-    LIVE_PROVEN_S = 5, /* a session that ends sooner is a failure: the next pause is a longer one */
+    LIVE_PROVEN_S = 5,   /* a session that ends sooner is a failure: the next pause is a longer one */
     FAILED_PAUSE_S = 10, /* where nothing came back: a few packets each time */
     BAD_PAUSE_S = 60,    /* where the session went over to it and had to leave */
     QUIC_PAUSE_MAX_S = 3600,

@@ -17,8 +17,7 @@ enum sv_dial_act { SV_DIAL_NOTHING, SV_DIAL_START, SV_DIAL_ABANDON };
 
 struct sv_dial_try {
     bool running;
-    bool
-        stale; /* begun in another network, or knowing less: its end is no failure either, and it begins anew */
+    bool stale;          /* begun in another network, or knowing less: it begins anew, and has not failed */
     bool unwanted;       /* the other way has won: its end is no failure */
     uint64_t start_at;   /* SV_NEVER: not to be started */
     uint64_t give_up_at; /* while running; SV_NEVER: abandoned already */
