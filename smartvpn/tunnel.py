@@ -297,6 +297,8 @@ class _Running:
     async def _apply(self, settings: TunnelSettings, *, dns_again: bool = False) -> None:
         self.settings = settings
         config = self.config
+        if config.transport is Transport.AUTO:
+            await to_the_end(self.known.put, self.server, settings.transport)
         await to_the_end(
             self.network.configure_client,
             address=settings.address,
@@ -307,8 +309,6 @@ class _Running:
             server_addresses=[settings.server_addr, *self.engine.addresses()],
             dns_again=dns_again,
         )
-        if config.transport is Transport.AUTO:
-            await asyncio.to_thread(self.known.put, self.server, settings.transport)
 
     async def _apply_anew(self, dns_again: bool) -> None:
         await self._apply(self.engine.settings(), dns_again=dns_again)

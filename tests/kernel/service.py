@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120
+SECONDS = 300  # for one command, by emulated processors that others use as well
 HUB, CLIENT, DASHBOARD = (f"smartvpn-{name}.service" for name in ("server", "client", "dashboard"))
 SOCKET = Path("/run/smartvpn.sock")
 CLIENT_SOCKET = Path("/run/smartvpn-client.sock")

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "build" / "kernel"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 SKIPPED = 77
-SECONDS = 1200
+SECONDS = 2400
 # A guest's root may make its view writable; what it sees is not, even so.
 READ_ONLY = """
     mkdir -p "$2" && mount --bind / "$2" && mount -o remount,bind,ro "$2" || exit
