@@ -246,8 +246,10 @@ async def test_a_family_goes_unnoticed(topology: Topology, mode: str) -> None:
     async with scene(topology, mode, {}) as where:
         await where.connect()
         await asyncio.sleep(3)
-        assert await where.is_reached_from(CLIENT_OUTER6)
-        lose(topology, 6)
+        # IPv6 has a short lead at first: where its answer is late, IPv4 wins.
+        old, new = (6, 4) if await where.is_reached_from(CLIENT_OUTER6) else (4, 6)
+        assert await where.is_reached_from(ADDRESSES[old])
+        lose(topology, old)
         begin = time.monotonic()
-        await eventually(lambda: where.is_reached_from(CLIENT_OUTER), WITHIN)
+        await eventually(lambda: where.is_reached_from(ADDRESSES[new]), WITHIN)
         print(f"back after {time.monotonic() - begin:.2f} s")
