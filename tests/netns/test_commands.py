@@ -296,9 +296,9 @@ def test_a_client_from_a_file_waits_for_its_hub(
     path.write_text(json.dumps(bundle["smartvpnConfig"]))
     with daemon_on(topology, "client", "client", "--config", str(path)) as client:
         assert client.lines.receive()["event"] == "ready"
-        while client.lines.event("status")["state"] != "error":
+        while (status := client.lines.event("status"))["state"] != "error":
             pass
-        assert "10.99.0.1:7443" in client.lines.result("getStatus")["lastError"]
+        assert "10.99.0.1:7443" in status["lastError"]
         hub.lines.result("start", config)
         while client.lines.event("status")["state"] != "connected":
             pass
