@@ -361,10 +361,13 @@ def test_the_log_is_shown(up: Machine) -> None:
     words = [*COMMAND, "logs", "--file", str(up.log), "-n", "0", "--follow"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as follower:
         assert follower.stdout is not None
-        with up.log.open("a") as log:
-            while not select.select([follower.stdout], [], [], 0.2)[0]:
-                assert follower.poll() is None
-                print("once more", file=log, flush=True)
-        assert follower.stdout.readline() == "once more\n"
-        follower.send_signal(signal.SIGINT)
-        assert follower.wait(60) == 130
+        try:
+            with up.log.open("a") as log:
+                while not select.select([follower.stdout], [], [], 0.2)[0]:
+                    assert follower.poll() is None
+                    print("once more", file=log, flush=True)
+            assert follower.stdout.readline() == "once more\n"
+            follower.send_signal(signal.SIGINT)
+            assert follower.wait(60) == 130
+        finally:
+            follower.kill()
