@@ -230,8 +230,8 @@ asan-wg tsan-wg: %-wg: deps-test build
 
 # The engine over QUIC under a sanitizer: real tunnels, half-open links, peers that forge. ngtcp2 is built anew for it, with the sanitizer; GnuTLS is the
 # system's, and not looked into.
-QUIC_TESTS := engine_tunnel_quic engine_half_open transport_quic_hostile transport_quic_link transport_quic_path \
-              transport_quic_stuck transport_quic_upstream
+QUIC_TESTS := engine_tunnel_quic engine_half_open transport_quic_hole transport_quic_hostile transport_quic_link \
+              transport_quic_path transport_quic_stuck transport_quic_upstream
 asan-quic tsan-quic: %-quic: deps-build
 	@CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE_$*)" vendor/ngtcp2 get $(CURDIR)/build/$*-quic/vendor
 	@$(MAKE) -j$(JOBS) --no-print-directory $(QUIC_TESTS:%=build/$*-quic/tests/test_%) BUILD=build/$*-quic CACHE=$(CURDIR)/build/$*-quic/vendor \

@@ -127,6 +127,11 @@ size_t sv_quic_backlog_unsent(const struct sv_quic_backlog *backlog, ngtcp2_vec 
     return count;
 }
 
+size_t sv_quic_backlog_owed(const struct sv_quic_backlog *backlog)
+{
+    return backlog->held - backlog->unsent;
+}
+
 void sv_quic_backlog_sent(struct sv_quic_backlog *backlog, size_t len)
 {
     backlog->unsent -= len;

@@ -38,6 +38,8 @@ int sv_quic_backlog_append(struct sv_quic_backlog *backlog, struct sv_quic_block
 /* The unsent bytes from the first on, in at most `max` pieces. How many pieces there are, and their length together. */
 size_t sv_quic_backlog_unsent(const struct sv_quic_backlog *backlog, ngtcp2_vec *pieces, size_t max,
                               size_t *len);
+/* Bytes that were sent and are not acknowledged. */
+size_t sv_quic_backlog_owed(const struct sv_quic_backlog *backlog);
 void sv_quic_backlog_sent(struct sv_quic_backlog *backlog, size_t len);
 /* The oldest `len` bytes are not needed any more; all of them were sent. */
 void sv_quic_backlog_acked(struct sv_quic_backlog *backlog, struct sv_quic_blocks *blocks, size_t len);

@@ -109,6 +109,9 @@ static int on_path_validation(ngtcp2_conn *quic, uint32_t flags, const ngtcp2_pa
     (void)quic;
     (void)flags;
     (void)fallback;
+    if (result == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS) {
+        sv_quic_hole_forget(&conn->hole, conn->side->now);
+    }
     if (conn->side->ops->on_path_validated && result != NGTCP2_PATH_VALIDATION_RESULT_ABORTED) {
         conn->side->ops->on_path_validated(conn, path, result == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS);
     }
@@ -162,12 +165,24 @@ static void leave_flight(struct sv_quic_conn *conn, uint64_t id)
     conn->datagrams_in_flight -= id < conn->datagrams_in_flight ? id : conn->datagrams_in_flight;
 }
 
+static void narrow(struct sv_quic_conn *conn)
+{
+    if (conn->side->ops->on_narrow) {
+        conn->side->ops->on_narrow(conn);
+    }
+}
+
 static int on_datagram_acked(ngtcp2_conn *quic, uint64_t id, void *user)
 {
     struct sv_quic_conn *conn = user;
+    uint64_t now = conn->side->now;
 
-    (void)quic;
     leave_flight(conn, id);
+    sv_quic_hole_on_acked(&conn->hole, now, (size_t)id);
+    if (sv_quic_hole_on_owed(&conn->hole, now, sv_quic_backlog_owed(&conn->backlog),
+                             ngtcp2_conn_get_pto2(quic))) {
+        narrow(conn);
+    }
     conn->link.datagrams_acked++;
     conn->link.unacked_since = 0;
     return 0;
@@ -177,8 +192,10 @@ static int on_datagram_lost(ngtcp2_conn *quic, uint64_t id, void *user)
 {
     struct sv_quic_conn *conn = user;
 
-    (void)quic;
     leave_flight(conn, id);
+    if (sv_quic_hole_on_lost(&conn->hole, conn->side->now, (size_t)id, ngtcp2_conn_get_pto2(quic))) {
+        narrow(conn);
+    }
     conn->link.datagrams_lost++;
     /* Lost is what something later was acknowledged before (RFC 9002, section 6.1): the path lives. */
     conn->link.unacked_since = 0;
@@ -196,6 +213,7 @@ static int on_acked(ngtcp2_conn *quic, int64_t stream, uint64_t offset, uint64_t
     if (stream == conn->stream) {
         sv_quic_backlog_acked(&conn->backlog, &conn->side->blocks, (size_t)len);
         conn->progress_at = conn->side->now;
+        sv_quic_hole_on_stream(&conn->hole, conn->side->now);
         conn->link.unacked_since = 0;
     }
     return 0;

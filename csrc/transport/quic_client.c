@@ -17,7 +17,10 @@ struct quic_client {
     bool begun; /* with the first of them */
     uint8_t pin[32];
     uint64_t idle_timeout;
+    uint64_t narrow_again_at; /* ns: sooner no other path is tried for its MTU */
 };
+
+static const uint64_t NARROW_AGAIN_AFTER = 60 * SV_NS_PER_S;
 
 static struct quic_client *client_of(struct sv_quic_side *side)
 {
@@ -134,6 +137,18 @@ static void on_path_validated(struct sv_quic_conn *conn, const ngtcp2_path *path
     sv_quic_sockets_on_validated(&((struct quic_client *)conn)->sockets, path, good);
 }
 
+/* The MTU of a path is looked for once: it is looked for anew on another, and by the server, too. Where that has just been found to be no better, small
+ * packets do. */
+static void on_narrow(struct sv_quic_conn *conn)
+{
+    struct quic_client *client = (struct quic_client *)conn;
+
+    if (conn->side->now >= client->narrow_again_at) {
+        client->narrow_again_at = conn->side->now + NARROW_AGAIN_AFTER;
+        client->sockets.rebind_waiting = true;
+    }
+}
+
 static void on_worked(struct sv_quic_conn *conn)
 {
     struct quic_client *client = (struct quic_client *)conn;
@@ -244,6 +259,7 @@ static const struct sv_quic_side_ops client_ops = {
     .await_writable = await_writable,
     .on_handshake = on_handshake,
     .on_path_validated = on_path_validated,
+    .on_narrow = on_narrow,
     .on_gone = on_gone,
     .on_worked = on_worked,
 };

@@ -228,7 +228,8 @@ static size_t datagram_max(const struct sv_quic_conn *conn, size_t payload)
 void sv_quic_conn_learn_path(struct sv_quic_conn *conn)
 {
     bool v4 = ngtcp2_conn_get_path2(conn->quic)->remote.addr->sa_family == AF_INET;
-    size_t payload = ngtcp2_conn_get_path_max_tx_udp_payload_size2(conn->quic);
+    size_t known = ngtcp2_conn_get_path_max_tx_udp_payload_size2(conn->quic);
+    size_t most_now = sv_quic_hole_payload(&conn->hole), payload = known < most_now ? known : most_now;
     uint16_t path_mtu = (uint16_t)(payload + (v4 ? 28 : 48));
     uint16_t most = (uint16_t)datagram_max(conn, payload);
 

@@ -4,6 +4,7 @@
  *   quic_end.c      how a connection ends, in words
  *   quic_callbacks.c  what ngtcp2 calls while it reads
  *   quic_send.c     packets out, in batches of one size
+ *   quic_hole.c     large packets that a path swallows
  *   quic_backlog.c  stream bytes until they are acknowledged
  *   quic_tls.c      GnuTLS; quic_cert.c: certificates
  *   quic_server.c, quic_accept.c   the server's side
@@ -20,6 +21,7 @@
 #include "io/udp.h"
 #include "transport/quic.h"
 #include "transport/quic_backlog.h"
+#include "transport/quic_hole.h"
 #include "transport/quic_tls.h"
 
 enum {
@@ -46,6 +48,8 @@ struct sv_quic_side_ops {
     void (*await_writable)(struct sv_quic_side *side, const ngtcp2_path *path);
     void (*on_handshake)(struct sv_quic_conn *conn);
     void (*on_path_validated)(struct sv_quic_conn *conn, const ngtcp2_path *path, bool good);
+    /* Called from inside: the path takes less than it did. NULL: small packets do. */
+    void (*on_narrow)(struct sv_quic_conn *conn);
     /* The owner's last callback has been made, what follows frees the connection itself. */
     void (*on_gone)(struct sv_quic_conn *conn);
     /* After each turn of work; NULL: nothing. */
@@ -127,6 +131,7 @@ struct sv_quic_conn {
     uint64_t datagrams_in_flight; /* bytes */
     bool near_full;               /* a datagram waits for what is in flight on a near path */
     struct sv_quic_near near;
+    struct sv_quic_hole hole;
     const ngtcp2_path *coming_from; /* of the packet that is being read, when it is not the current path */
     struct sv_endpoint allowed;     /* the last other address that the owner has allowed */
     uint64_t allowed_until;         /* ns: then the owner is asked anew, whose rules may have changed */

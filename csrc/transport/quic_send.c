@@ -178,8 +178,8 @@ static void finish_packet(struct sv_quic_conn *conn)
     }
     tx->begun = false;
     n = ngtcp2_conn_writev_stream(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
-                                  SV_QUIC_PAYLOAD_MAX, NULL, NGTCP2_WRITE_STREAM_FLAG_NONE, -1, NULL, 0,
-                                  tx->now);
+                                  sv_quic_hole_payload(&conn->hole), NULL, NGTCP2_WRITE_STREAM_FLAG_NONE, -1,
+                                  NULL, 0, tx->now);
     if (n > 0) {
         took(conn, (size_t)n);
     } else if (n < 0) {
@@ -253,6 +253,9 @@ static size_t stream_pieces(struct sv_quic_conn *conn, ngtcp2_vec *pieces, size_
 
 static void stream_went(struct sv_quic_conn *conn, size_t went, size_t len, uint32_t flags)
 {
+    if (!sv_quic_backlog_owed(&conn->backlog)) {
+        sv_quic_hole_on_stream(&conn->hole, conn->side->now);
+    }
     sv_quic_backlog_sent(&conn->backlog, went);
     if ((flags & NGTCP2_WRITE_STREAM_FLAG_FIN) && went == len) {
         conn->fin_sent = true;
@@ -271,7 +274,8 @@ static bool write_packet(struct sv_quic_conn *conn)
     size_t count = stream_pieces(conn, pieces, &len, &stream, &flags);
 
     n = ngtcp2_conn_writev_stream(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
-                                  SV_QUIC_PAYLOAD_MAX, &went, flags, stream, pieces, count, tx->now);
+                                  sv_quic_hole_payload(&conn->hole), &went, flags, stream, pieces, count,
+                                  tx->now);
     if (went >= 0) {
         stream_went(conn, (size_t)went, len, flags);
     }
@@ -330,8 +334,8 @@ int sv_quic_write_datagram(struct sv_quic_conn *conn, const uint8_t *bytes, size
             return conn->state == SV_QUIC_CLOSED ? SV_E_CLOSED : SV_E_AGAIN;
         }
         n = ngtcp2_conn_writev_datagram(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
-                                        SV_QUIC_PAYLOAD_MAX, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE, len,
-                                        &piece, 1, tx->now);
+                                        sv_quic_hole_payload(&conn->hole), &accepted,
+                                        NGTCP2_WRITE_DATAGRAM_FLAG_MORE, len, &piece, 1, tx->now);
         tx->begun = n == NGTCP2_ERR_WRITE_MORE;
         if (n > 0) {
             took(conn, (size_t)n);
@@ -372,7 +376,7 @@ bool sv_quic_write_close(struct sv_quic_conn *conn, const ngtcp2_ccerr *ccerr)
         return false;
     }
     n = ngtcp2_conn_write_connection_close(conn->quic, &tx->next.path, &tx->info, tx->bytes + tx->len,
-                                           SV_QUIC_PAYLOAD_MAX, ccerr, tx->now);
+                                           sv_quic_hole_payload(&conn->hole), ccerr, tx->now);
     if (n > 0) {
         take(conn->side, (size_t)n);
     }

@@ -183,6 +183,7 @@ static inline void quic_turn(uint64_t ns)
     while (!quic.timed_out) {
         uv_run(&quic.loop.uv, UV_RUN_ONCE);
     }
+    quic.timed_out = false; /* for who waits next */
 }
 
 static inline void quic_open_loop(void)
