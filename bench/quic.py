@@ -35,6 +35,7 @@ from smartvpn.keys import PrivateKey  # noqa: E402
 DOCUMENT = ROOT / "docs" / "benchmarks-quic.md"
 DAEMON = [sys.executable, "-P", "-m", "smartvpn.daemon"]
 QUIC, WEBSOCKET, WIREGUARD, QUINCY = "QUIC", "WebSocket", "WireGuard", "quincy"
+DATAGRAMS = "QUIC, datagrams"
 FLOWS = 8
 HALF_RTT_US, LOSS = 10_000, 100  # 20 ms there and back, 1 % each way
 
@@ -283,6 +284,7 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
             [name, *figures, f"{median(loaded[name]):.2f}", f"{connect[name]:.1f}" if connect[name] else "-"]
         )
     lossy = loss_table(lab, seconds)
+    datagrams, cubic = lossy[DATAGRAMS], lossy["WebSocket, cubic"]
     gap, carrier = failover(lab)
     blocked = connect_blocked(lab)
     survival: Table = [
@@ -299,7 +301,7 @@ def measure(lab: Lab, rounds: int, seconds: float) -> tuple[list[tuple[str, Tabl
         ("QUIC / WireGuard, one flow up", ratio, 0.5, True),
         ("QUIC / WireGuard, one flow down", ratio_down, 0.5, True),
         *(((f"QUIC / quincy, one flow {way}", other, 2, True) for way, other in beside(up, down))),
-        ("QUIC / WebSocket on cubic, 8 flows at 1 % loss", lossy[QUIC] / lossy["WebSocket, cubic"], 3, True),
+        ("QUIC datagrams / WebSocket on cubic, 8 flows at 1 % loss", datagrams / cubic, 3, True),
         ("failover, s", gap, 5, False),
         ("connect with UDP blocked, s", max(blocked) / 1000, 1, False),
     ]
@@ -335,7 +337,7 @@ def loss_table(lab: Lab, seconds: float) -> dict[str, float]:
     """Eight flows on the lossy path by each way."""
     result: dict[str, float] = {}
     for name, number, mode, congestion in (
-        (QUIC, 1, "quic", None),
+        (DATAGRAMS, 1, "quic", None),
         ("WebSocket, cubic", 2, "websocket", "cubic"),
         ("WebSocket, BBR", 3, "websocket", "bbr"),
         (WIREGUARD, 4, "wireguard", None),
@@ -344,6 +346,8 @@ def loss_table(lab: Lab, seconds: float) -> dict[str, float]:
             path = OneHub(name, 240 + number, 7480 + number, mode)
             try:
                 path.open(lab)
+                # Until both ends know what the path carries, packets go by QUIC's stream, which hides loss.
+                lab.client.run("ping", "-n", "-q", "-c", "30", "-i", "0.1", path.hub_address)
                 result[name] = flows(lab, path, 2 * seconds, FLOWS)
             finally:
                 path.close()
