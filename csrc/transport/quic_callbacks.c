@@ -175,12 +175,12 @@ static void narrow(struct sv_quic_conn *conn)
 static int on_datagram_acked(ngtcp2_conn *quic, uint64_t id, void *user)
 {
     struct sv_quic_conn *conn = user;
+    size_t owed = sv_quic_backlog_owed(&conn->backlog);
     uint64_t now = conn->side->now;
 
     leave_flight(conn, id);
     sv_quic_hole_on_acked(&conn->hole, now, (size_t)id);
-    if (sv_quic_hole_on_owed(&conn->hole, now, sv_quic_backlog_owed(&conn->backlog),
-                             ngtcp2_conn_get_pto2(quic))) {
+    if (owed && sv_quic_hole_on_owed(&conn->hole, now, owed, ngtcp2_conn_get_pto2(quic))) {
         narrow(conn);
     }
     conn->link.datagrams_acked++;

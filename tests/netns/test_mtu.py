@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,25 @@ async def link_is_known(client: VpnClient, most: int) -> bool:
     return 1200 <= (await client.get_mtu_info()).link_mtu <= most
 
 
+@asynccontextmanager
+async def wide_tunnel(machine: Topology, mode: str, outer: int, **settings: Any) -> AsyncIterator[VpnClient]:
+    """A tunnel on a path of 1500 bytes that has found out what it carries."""
+    narrow(machine, 1500)
+    config = hub_config(listenAddr=f"{OUTER[outer][0]}:7443", transportMode=mode, **settings)
+    command = daemon_on(machine, "internet", "server")
+    async with VpnServer({"transport": "stdio"}, config, command=command) as server:
+        bundle = await server.create_client("alice")
+        async with client_on(machine, bundle.smartvpn_config) as client:
+            await client.connect()
+
+            async def wide() -> bool:
+                await answers(machine, GATEWAY)
+                return (await client.get_mtu_info()).link_mtu == 1500
+
+            await eventually(wide)
+            yield client
+
+
 OVERHEAD = {
     ("websocket", 4): 79,
     ("websocket", 6): 99,
@@ -108,50 +128,19 @@ LEAST_SHARE = 3  # bytes of a QUIC packet's number that it may do without
 @pytest.mark.parametrize(("mode", "outer"), OVERHEAD)
 async def test_mtu_info_is_exact(topology: Topology, mode: str, outer: int) -> None:
     """As computed; where packets go as datagrams the largest that fits makes a whole frame, and no more."""
-    narrow(topology, 1500)
     effective = 1500 - OVERHEAD[mode, outer]
-    config = hub_config(listenAddr=f"{OUTER[outer][0]}:7443", transportMode=mode, mtu=effective)
-    command = daemon_on(topology, "internet", "server")
-    async with VpnServer({"transport": "stdio"}, config, command=command) as server:
-        bundle = await server.create_client("alice")
-        async with client_on(topology, bundle.smartvpn_config) as client:
-            await client.connect()
-
-            async def is_whole() -> bool:
-                await answers(topology, GATEWAY)
-                return (await client.get_mtu_info()).link_mtu == 1500
-
-            await eventually(is_whole)
-            info = await client.get_mtu_info()
-            assert (info.overhead_bytes, info.effective_mtu) == (OVERHEAD[mode, outer], effective)
-            assert info.tun_mtu == effective
-            for target, headers in ((GATEWAY, 28), (GATEWAY6, 48)):
-                with captured(topology, "client") as seen:
-                    size = str(effective - headers)
-                    assert await answers(topology, target, "client", "-s", size, "-M", "do")
-                    frames = [packet for packet in seen.packets() if packet.protocol == UDP]
-                for outgoing in (True, False) if mode != "websocket" else ():
-                    longest = max(frame.length for frame in frames if frame.outgoing is outgoing)
-                    assert 1500 - LEAST_SHARE <= longest <= 1500
-
-
-@asynccontextmanager
-async def wide_tunnel(machine: Topology, mode: str, outer: int) -> AsyncIterator[VpnClient]:
-    """A tunnel on a path of 1500 bytes that has found out what it carries."""
-    narrow(machine, 1500)
-    config = hub_config(listenAddr=f"{OUTER[outer][0]}:7443", transportMode=mode)
-    command = daemon_on(machine, "internet", "server")
-    async with VpnServer({"transport": "stdio"}, config, command=command) as server:
-        bundle = await server.create_client("alice")
-        async with client_on(machine, bundle.smartvpn_config) as client:
-            await client.connect()
-
-            async def wide() -> bool:
-                await answers(machine, GATEWAY)
-                return (await client.get_mtu_info()).link_mtu == 1500
-
-            await eventually(wide)
-            yield client
+    async with wide_tunnel(topology, mode, outer, mtu=effective) as client:
+        info = await client.get_mtu_info()
+        assert (info.overhead_bytes, info.effective_mtu) == (OVERHEAD[mode, outer], effective)
+        assert info.tun_mtu == effective
+        for target, headers in ((GATEWAY, 28), (GATEWAY6, 48)):
+            with captured(topology, "client") as seen:
+                size = str(effective - headers)
+                assert await answers(topology, target, "client", "-s", size, "-M", "do")
+                frames = [packet for packet in seen.packets() if packet.protocol == UDP]
+            for outgoing in (True, False) if mode != "websocket" else ():
+                longest = max(frame.length for frame in frames if frame.outgoing is outgoing)
+                assert 1500 - LEAST_SHARE <= longest <= 1500
 
 
 async def large_ones_pass(machine: Topology) -> bool:
